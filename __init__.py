@@ -1,0 +1,13 @@
+"""CoDi for ComfyUI: any-to-any generation of text, images, video and sound.
+
+Nothing is imported here, so that test runners and packaging tools may import this file without a ComfyUI around.
+"""
+
+WEB_DIRECTORY = "./nodes/web"
+
+
+async def comfy_entrypoint():
+    """What ComfyUI calls to learn which nodes this pack has."""
+    from .nodes.extension import CoDiExtension
+
+    return CoDiExtension()

@@ -1,0 +1,21 @@
+"""CoDi, any-to-any generation via composable diffusion, as a PyTorch library.
+
+Importing this package is cheap; torch and the rest are imported with the first attribute.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+__version__ = "0.1.0"
+__all__ = ["CoDi", "CoDiConfig", "Prompt"]
+
+_HOMES = {"CoDi": "model", "CoDiConfig": "config", "Prompt": "conditioning"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f".{_HOMES[name]}", __name__), name)

@@ -1,0 +1,121 @@
+"""The image KL-VAE and the mel VAE, both on diffusers' `AutoencoderKL`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from ..config import AudioAutoencoderConfig, ImageAutoencoderConfig
+from .mel import LogMel, resample
+
+if TYPE_CHECKING:
+    from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
+
+
+def _autoencoder_kl(channels: int, config: ImageAutoencoderConfig | AudioAutoencoderConfig) -> nn.Module:
+    from diffusers import AutoencoderKL
+
+    levels = len(config.channels)
+    channels *= config.patch**2
+    return AutoencoderKL(
+        in_channels=channels,
+        out_channels=channels,
+        latent_channels=config.latent_channels,
+        block_out_channels=config.channels,
+        layers_per_block=config.layers_per_block,
+        norm_num_groups=config.norm_groups,
+        down_block_types=("DownEncoderBlock2D",) * levels,
+        up_block_types=("UpDecoderBlock2D",) * levels,
+    )
+
+
+class ImageAutoencoder(nn.Module):
+    """Pictures <-> latents (SPEC section 5.1). Latents are in VAE units: the diffuser's are `scale_factor` times these."""
+
+    def __init__(self, config: ImageAutoencoderConfig):
+        super().__init__()
+        self.config = config
+        self.downscale = config.patch * 2 ** (len(config.channels) - 1)
+        self.vae = _autoencoder_kl(3, config)
+
+    def encode(self, pixels: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """``[B, 3, H, W]`` in 0..1 -> ``[B, C, H / downscale, W / downscale]``.
+
+        The mean of the posterior, or a sample of it when a generator is given. `ValueError` if H or W is not a multiple
+        of `downscale`.
+        """
+        height, width = pixels.shape[-2:]
+        if height % self.downscale or width % self.downscale:
+            raise ValueError(
+                f"An image of {width} x {height} pixels cannot be encoded: "
+                f"resize it to multiples of {self.downscale} pixels."
+            )
+        posterior = self.posterior(pixels)
+        return posterior.mode() if generator is None else posterior.sample(generator)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """``[B, C, h, w]`` -> ``[B, 3, h * downscale, w * downscale]`` in 0..1."""
+        return (self.reconstruct(latents) / 2 + 0.5).clamp(0, 1)
+
+    def posterior(self, pixels: Tensor) -> DiagonalGaussianDistribution:
+        """The distribution of latents of ``[B, 3, H, W]`` in 0..1; training draws from it."""
+        return self.vae.encode(nn.functional.pixel_unshuffle(pixels * 2 - 1, self.config.patch)).latent_dist
+
+    def reconstruct(self, latents: Tensor) -> Tensor:
+        """Like `decode`, but in -1..1 and not clamped."""
+        return nn.functional.pixel_shuffle(self.vae.decode(latents).sample, self.config.patch)
+
+
+class AudioAutoencoder(nn.Module):
+    """Sounds <-> latents by way of log-mel spectrograms (SPEC section 5.2), time before frequency."""
+
+    def __init__(self, config: AudioAutoencoderConfig):
+        super().__init__()
+        self.config = config
+        self.downscale = config.patch * 2 ** (len(config.channels) - 1)
+        self.vae = _autoencoder_kl(1, config)
+        self.mel = LogMel(config.mel)
+
+    def latent_shape(self, seconds: float) -> tuple[int, int, int]:
+        """Channels, time steps and bands of the latent of a sound, rounded up to whole steps.
+
+        `ValueError` for a duration that is not positive.
+        """
+        if not 0 < seconds < float("inf"):
+            raise ValueError(f"A sound cannot last {seconds} seconds: choose a positive duration.")
+        mel, step = self.config.mel, self.config.mel.hop * self.downscale
+        steps = max(1, -(-round(seconds * mel.sample_rate) // step))
+        return self.config.latent_channels, steps, mel.bands // self.downscale
+
+    def encode(
+        self, waveform: Tensor, sample_rate: int | None = None, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Mono ``[B, 1, N]`` in -1..1 -> ``[B, C, T, F]``; padded with silence to whole latent steps.
+
+        `sample_rate` is in Hz and, by default, the model's own. `ValueError` for more than one channel or an empty sound.
+        """
+        if waveform.ndim != 3 or waveform.shape[1] != 1:
+            raise ValueError(f"A mono sound [B, 1, N] is needed, not {list(waveform.shape)}: average its channels first.")
+        if waveform.shape[-1] == 0:
+            raise ValueError("The sound is empty: it has no samples.")
+        waveform = resample(waveform, sample_rate or self.config.mel.sample_rate, self.config.mel.sample_rate)
+        _, steps, _ = self.latent_shape(waveform.shape[-1] / self.config.mel.sample_rate)
+        length = steps * self.downscale * self.config.mel.hop
+        posterior = self.posterior(self.mel(nn.functional.pad(waveform, (0, length - waveform.shape[-1]))))
+        return posterior.mode() if generator is None else posterior.sample(generator)
+
+    def posterior(self, log_mel: Tensor) -> DiagonalGaussianDistribution:
+        """The distribution of latents of a log-mel ``[B, 1, frames, bands]``; training draws from it."""
+        mel = (log_mel - self.config.mel_mean) / self.config.mel_std
+        return self.vae.encode(nn.functional.pixel_unshuffle(mel, self.config.patch)).latent_dist
+
+    def decode_mel(self, latents: Tensor) -> Tensor:
+        """``[B, C, T, F]`` -> log-mel ``[B, 1, T * downscale, F * downscale]``."""
+        mel = nn.functional.pixel_shuffle(self.vae.decode(latents).sample, self.config.patch)
+        return mel * self.config.mel_std + self.config.mel_mean
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """``[B, C, T, F]`` -> mono waveform ``[B, 1, N]`` in -1..1 at `config.mel.sample_rate`."""
+        return self.mel.invert(self.decode_mel(latents)).clamp(-1, 1)

@@ -1,0 +1,94 @@
+"""Waveforms to log-mel spectrograms and, without a vocoder, back."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from ..config import MelConfig
+
+
+class LogMel(nn.Module):
+    """Log-mel spectrograms, time before frequency (SPEC section 5.2), with an approximate inverse.
+
+    The inverse first finds the non-negative magnitude spectrogram that explains the mel bands (multiplicative updates,
+    which favour few strong bins and so keep the pitch sharp) and then its phases (Griffin and Lim's algorithm).
+    """
+
+    def __init__(self, config: MelConfig):
+        super().__init__()
+        import torchaudio.functional
+
+        self.config = config
+        with torch.device("cpu"):  # constants, also in a model that is laid out on the meta device
+            bank = torchaudio.functional.melscale_fbanks(
+                config.n_fft // 2 + 1,
+                config.f_min,
+                config.f_max,
+                config.bands,
+                config.sample_rate,
+                norm="slaney",
+                mel_scale="slaney",
+            )
+            window = torch.hann_window(config.n_fft)
+        self.register_buffer("bank", bank.T.contiguous(), persistent=False)  # [bands, n_fft // 2 + 1]
+        self.register_buffer("window", window, persistent=False)
+
+    def forward(self, waveform: Tensor) -> Tensor:
+        """``[B, 1, N]`` samples -> ``[B, 1, N // hop, bands]`` natural logarithms."""
+        config = self.config
+        spectrum = torch.stft(
+            waveform.squeeze(1).float(),
+            config.n_fft,
+            config.hop,
+            window=self.window,
+            center=True,
+            pad_mode="reflect",
+            return_complex=True,
+        )
+        mel = self.bank @ spectrum.abs()[..., : waveform.shape[-1] // config.hop]
+        return mel.clamp(min=config.floor).log().transpose(1, 2).unsqueeze(1)
+
+    def invert(self, log_mel: Tensor, iterations: int = 32) -> Tensor:
+        """``[B, 1, T, bands]`` -> waveform ``[B, 1, T * hop]``. Deterministic."""
+        import torchaudio.functional
+
+        config = self.config
+        mel = log_mel.squeeze(1).transpose(1, 2).float().exp()
+        # What lies at the floor is silence, not a faint hiss.
+        mel = torch.where(mel < 1.5 * config.floor, torch.zeros_like(mel), mel)
+        mel = torch.cat([mel, mel[..., -1:]], -1)  # T * hop samples have T + 1 centred frames
+        magnitude = self._magnitude(mel)
+        wave = torchaudio.functional.griffinlim(
+            magnitude,
+            self.window,
+            config.n_fft,
+            config.hop,
+            config.n_fft,
+            power=1.0,
+            n_iter=iterations,
+            momentum=0.99,
+            length=log_mel.shape[2] * config.hop,
+            rand_init=False,
+        )
+        return wave.unsqueeze(1)
+
+    def _magnitude(self, mel: Tensor, iterations: int = 100) -> Tensor:
+        weight = self.bank.sum(0)[:, None]
+        start = self.bank.T @ mel
+        estimate = start + 1e-3 * start.amax((1, 2), keepdim=True) + 1e-9
+        for _ in range(iterations):
+            estimate = estimate * (self.bank.T @ (mel / (self.bank @ estimate).clamp(min=1e-9))) / weight.clamp(min=1e-9)
+        return estimate
+
+
+def resample(waveform: Tensor, sample_rate: int, target: int) -> Tensor:
+    """Band-limited resampling of ``[..., N]``."""
+    if sample_rate == target:
+        return waveform
+    import torchaudio.functional
+
+    divisor = math.gcd(sample_rate, target)
+    return torchaudio.functional.resample(waveform, sample_rate // divisor, target // divisor)

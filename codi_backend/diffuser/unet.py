@@ -1,0 +1,170 @@
+"""The diffuser of one latent space: a U-Net with connectors (SPEC sections 2 and 2.1)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..config import UNetConfig
+from .environment import EnvironmentEncoder
+from .factory import AttentionFunction, Factory
+from .factory import attention as default_attention
+from .kit import Kit, Stage, kit_for
+from .layers import Sources, Transformer
+
+
+def sinusoid(timesteps: Tensor, width: int) -> Tensor:
+    """Sinusoidal embedding, cosines first: ``[B] -> [B, width]`` in single precision (SPEC section 2, step 2)."""
+    half = width // 2
+    exponent = torch.arange(half, dtype=torch.float32, device=timesteps.device) / half
+    angle = timesteps.float()[:, None] * torch.exp(-math.log(10000.0) * exponent)
+    return torch.cat([angle.cos(), angle.sin()], 1)
+
+
+def fold_frames(x: Tensor) -> tuple[Tensor, int | None]:
+    """Move the frames of a video ``[B, C, T, H, W]`` to the batch axis; other latents have no frames (None)."""
+    return (x.transpose(1, 2).flatten(0, 1), x.shape[2]) if x.ndim == 5 else (x, None)
+
+
+class UNet(nn.Module):
+    """Predicts the noise in one latent; image, audio or text by configuration (SPEC sections 2, 2.1 and 2.3).
+
+    Parameters
+    ----------
+    config : UNetConfig
+    middle_as_first_skip : bool
+        Released quirk Q-SKIP-ALIAS (SPEC section 2).
+    operations, dtype, device, attention
+        See `Factory`.
+    """
+
+    def __init__(
+        self,
+        config: UNetConfig,
+        *,
+        middle_as_first_skip: bool = False,
+        operations: Any = nn,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+        attention: AttentionFunction | None = None,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.middle_as_first_skip = middle_as_first_skip
+        make = Factory(operations, dtype, device, attention or default_attention)
+        kit = kit_for(config, make)
+        emb_dim = 4 * config.model_channels
+        self.time_embed = nn.Sequential(
+            make.linear(config.model_channels, emb_dim), nn.SiLU(), make.linear(emb_dim, emb_dim)
+        )
+        self.environment_encoder = EnvironmentEncoder(config, kit)
+        self.input_connectors = nn.ModuleDict()
+        self.output_connectors = nn.ModuleDict()
+        self.input_blocks, skips = self._encoder(kit)
+        channels = skips[-1]
+        self.middle_block = Stage(
+            [
+                kit.residual(channels, channels),
+                kit.transformer(channels, config.context_dim),
+                kit.residual(channels, channels),
+            ]
+        )
+        self.output_blocks = self._decoder(kit, skips)
+        self.out = kit.head(config.channel_mult[0] * config.model_channels, config.in_channels)
+
+    def _encoder(self, kit: Kit) -> tuple[nn.ModuleList, list[int]]:
+        """Build the encoder; also return the channels of every block's output."""
+        config = self.config
+        channels = config.model_channels
+        blocks = nn.ModuleList([Stage([kit.entry(config.in_channels, channels)])])
+        skips = [channels]
+        for level, mult in enumerate(config.channel_mult):
+            for _ in range(config.num_res_blocks[level]):
+                inputs, channels = channels, mult * config.model_channels
+                stage = Stage([kit.residual(inputs, channels)])
+                if config.attention[level]:
+                    stage.append(kit.transformer(channels, config.context_dim))
+                if config.connector[level]:
+                    self.input_connectors[str(len(blocks))] = kit.transformer(channels, config.environment_dim)
+                blocks.append(stage)
+                skips.append(channels)
+            if level < len(config.channel_mult) - 1:
+                blocks.append(Stage([kit.down(channels)]))
+                skips.append(channels)
+        return blocks, skips
+
+    def _decoder(self, kit: Kit, skips: list[int]) -> nn.ModuleList:
+        config = self.config
+        skips = list(skips)
+        channels = skips[-1]
+        blocks = nn.ModuleList()
+        for level, mult in reversed(list(enumerate(config.channel_mult))):
+            for i in range(config.num_res_blocks[level] + 1):
+                inputs, channels = channels + skips.pop(), mult * config.model_channels
+                stage = Stage([kit.residual(inputs, channels)])
+                if config.attention[level]:
+                    stage.append(kit.transformer(channels, config.context_dim))
+                if level > 0 and i == config.num_res_blocks[level]:
+                    stage.append(kit.up(channels))
+                if config.connector[level]:
+                    self.output_connectors[str(len(blocks))] = kit.transformer(channels, config.environment_dim)
+                blocks.append(stage)
+        return blocks
+
+    def embed_time(self, timesteps: Tensor, dtype: torch.dtype) -> Tensor:
+        """Time embedding ``[B] -> [B, 4 * model_channels]``, with the SiLU that every residual block begins with."""
+        return F.silu(self.time_embed(sinusoid(timesteps, self.config.model_channels).to(dtype)))
+
+    def environment(self, x: Tensor, emb: Tensor) -> Tensor:
+        """Environment embedding of a noisy latent: ``x``, ``emb`` of `embed_time` -> ``[B, environment_dim]``."""
+        h, frames = fold_frames(x)
+        return self.environment_encoder(h, emb, frames)
+
+    def forward(self, x: Tensor, emb: Tensor, context: Tensor, heard: Sources = (), gate: float = 0.0) -> Tensor:
+        """Predict the noise.
+
+        Parameters
+        ----------
+        x : Tensor
+            ``[B, C, H, W]``, a video ``[B, C, T, H, W]`` (needs `temporal`), or ``[B, D]`` with `text_positions`.
+        emb : Tensor
+            ``[B, 4 * model_channels]``, see `embed_time`.
+        context : Tensor
+            Prompt tokens, ``[B, L, context_dim]``.
+        heard : sequence of (Tensor, float)
+            Environment tokens ``[B, L, environment_dim]`` for the connectors, and their weights.
+        gate : float
+            How far a connector may move its input: 0 skips the connectors, 1 is their full effect.
+
+        Returns
+        -------
+        Tensor
+            Shaped like `x`.
+        """
+        h, frames = fold_frames(x)
+        sources = ((context, 1.0),)
+        skips = []
+        for i, block in enumerate(self.input_blocks):
+            h = block(h, emb, sources, frames)
+            h = self._listen(self.input_connectors, i, h, heard, gate)
+            skips.append(h)
+        h = self.middle_block(h, emb, sources, frames)
+        if self.middle_as_first_skip:
+            skips[-1] = h
+        for i, block in enumerate(self.output_blocks):
+            h = block(torch.cat([h, skips.pop()], 1), emb, sources, frames)
+            h = self._listen(self.output_connectors, i, h, heard, gate)
+        h = self.out(h)
+        return h if frames is None else h.unflatten(0, (-1, frames)).transpose(1, 2)
+
+    @staticmethod
+    def _listen(connectors: nn.ModuleDict, index: int, h: Tensor, heard: Sources, gate: float) -> Tensor:
+        if gate == 0 or str(index) not in connectors:
+            return h
+        connector: Transformer = connectors[str(index)]
+        changed = connector(h, heard)
+        return changed if gate == 1 else h + gate * (changed - h)

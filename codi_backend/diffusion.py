@@ -1,0 +1,40 @@
+"""The noise schedule, the forward process and the noise of each stream (SPEC section 1)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .modality import modality
+
+STEPS = 1000
+BETA_START, BETA_END = 0.00085, 0.012  # linear in their square roots
+
+
+def alphas_cumprod() -> Tensor:
+    """Share of the signal's variance that is left after each of the 1000 steps: float32 ``[1000]``."""
+    betas = torch.linspace(BETA_START**0.5, BETA_END**0.5, STEPS, dtype=torch.float64) ** 2
+    return (1 - betas).cumprod(0).float()
+
+
+def add_noise(latents: Tensor, noise: Tensor, timesteps: Tensor, alphas: Tensor) -> Tensor:
+    """Noise clean latents ``[B, ...]`` to `timesteps` ``[B]``; `alphas` is what `alphas_cumprod` gives."""
+    a = alphas[timesteps].reshape(-1, *[1] * (latents.ndim - 1))
+    return a.sqrt() * latents + (1 - a).sqrt() * noise
+
+
+def stream_noise(shape: tuple[int, ...], seed: int, name: str, first: int = 0) -> Tensor:
+    """Starting noise of one stream, ``shape = (B, ...)``, float32 on the CPU.
+
+    Every sample of every modality has a generator of its own, derived from the seed, the modality and the sample's
+    number (`first` plus its place in the batch): neither another stream nor another batch size changes it.
+    """
+    return torch.stack(
+        [
+            torch.randn(
+                shape[1:],
+                generator=torch.Generator().manual_seed(((seed * 16 + modality(name).stream) << 20) + first + i),
+            )
+            for i in range(shape[0])
+        ]
+    )

@@ -1,0 +1,395 @@
+"""The attributes of Shapes & Chimes, told from a picture or a sound by plain rules.
+
+Nothing here is trained or random, so that a number measured today is the number measured tomorrow. A judge would rather
+say None than guess: what it cannot tell must not count as right.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import ndimage
+
+from ..autoencoders import resample
+from ..data.images import shape_mask
+from ..data.sounds import render_sound
+from ..data.world import BACKGROUND, COLOURS, PITCHES, SAMPLE_RATE, SHAPES, SIZE_RANGE, TEMPI, Scene
+
+# Pictures. Lengths in pixels, colour differences as Euclidean distances in 0..1 RGB.
+_BACKGROUND_TOLERANCE = 0.25
+_SPECK = 15  # pixels; the smallest object, a star of size 13, covers 61
+_MIN_OVERLAP = 0.65  # intersection over union; a well-smeared star has 0.7
+_MIN_SQUARENESS = 0.65  # short side of the box over long side: all six shapes fill a square
+_MAX_COLOUR_ANGLE = 12.0  # degrees; orange and yellow, the closest pair seen from the background, are 17 apart
+_CANVAS = 29  # side of the window in which a mask and a template are compared
+_MARGIN = 2  # of soft edge around an object
+_EDGE_BLUR = 0.5  # the templates' edges, between the renderer's and an autoencoder's
+
+# Sounds. Times in seconds.
+_SILENCE = 1e-3  # largest sample
+_HOP = 0.005
+_ENVELOPE_BLUR = 0.005
+_QUIET = 0.1  # of the clip is taken to hold no note
+_RISE_WINDOW = 0.060
+_MIN_SPACING = 0.150
+_MIN_RISE = 0.25  # of the steepest rise in the clip
+_MIN_CONTRAST = 0.35  # of the level around the note's beginning
+_PITCH_RANGE = (230.0, 600.0)  # Hz
+_PITCH_WINDOW = 0.128
+_LINE_WIDTH = 25.0  # Hz to either side; the two lowest notes are 32 apart
+_MIN_TONALITY = 0.2  # energy of the strongest partial over all energy; 0.4 and more in the world's timbres
+_MIN_OCTAVE = 0.15  # energy of a fundamental over that of its octave
+_PROFILE_TIMES = (0.045, 0.150)  # after the onset: the second one shows the decay
+_PROFILE_WINDOW = 0.064
+_PARTIALS = np.arange(2, 17) / 2  # of the fundamental; the bell's partials lie at halves
+_PROFILE_FLOOR = -35.0  # dB under the strongest partial
+_MAX_PROFILE_DISTANCE = 6.0  # dB, mean over the profile
+
+
+@dataclass(frozen=True)
+class JudgedObject:
+    """One object of a picture: colour (None when unlike all six), shape, box in pixels and overlap with the shape."""
+
+    colour: str | None
+    shape: str
+    left: int
+    top: int
+    width: int
+    height: int
+    overlap: float
+
+
+@dataclass(frozen=True)
+class JudgedImage:
+    """What a picture shows; None where the judge cannot tell.
+
+    Attributes
+    ----------
+    colour, shape : str or None
+        What more than half of the objects have.
+    count : int or None
+        Number of objects; None when there is none, or when something is in the picture that is neither an object nor a
+        speck, such as two objects that have run into each other.
+    objects : tuple of JudgedObject
+        From top to bottom.
+    blobs : int
+        Things that are neither an object nor a speck.
+    """
+
+    colour: str | None
+    shape: str | None
+    count: int | None
+    objects: tuple[JudgedObject, ...] = ()
+    blobs: int = 0
+
+
+@dataclass(frozen=True)
+class JudgedSound:
+    """What a sound plays; None where the judge cannot tell.
+
+    Attributes
+    ----------
+    colour : str or None
+        From the pitch.
+    shape : str or None
+        From the timbre.
+    count : int or None
+        Number of notes; None when there is none, as in silence and in noise.
+    onsets : tuple of float
+        Seconds at which the notes begin.
+    tempo : str or None
+        From the spacing of the notes; None for one note.
+    pitch : float or None
+        Hz, as measured.
+    """
+
+    colour: str | None
+    shape: str | None
+    count: int | None
+    onsets: tuple[float, ...] = ()
+    tempo: str | None = None
+    pitch: float | None = None
+
+
+def judge_image(pixels: Any) -> JudgedImage:
+    """Tell colour, shape and count of the objects in a picture.
+
+    Parameters
+    ----------
+    pixels : array or tensor
+        ``[3, H, W]``, RGB in 0..1; values a little outside are clipped.
+
+    Raises
+    ------
+    ValueError
+        If the picture has another layout or values that are not finite.
+    """
+    picture = _finite(pixels, "picture")
+    if picture.ndim != 3 or picture.shape[0] != 3:
+        raise ValueError(f"A picture to judge must be [3, H, W], not {list(picture.shape)}.")
+    picture = picture.clip(0, 1).transpose(1, 2, 0)
+    background = np.median(picture.reshape(-1, 3), axis=0)
+    if np.linalg.norm(background - np.array(BACKGROUND) / 255) > _BACKGROUND_TOLERANCE:
+        return JudgedImage(None, None, None)
+
+    difference = picture - background
+    coverage = _coverage(difference)
+    labels, _ = ndimage.label(coverage > 0.5)  # edge to edge only: corners that touch join nothing
+    objects, blobs = [], 0
+    for label, box in enumerate(ndimage.find_objects(labels), start=1):
+        if np.count_nonzero(labels[box] == label) < _SPECK:
+            continue
+        judged = _judge_object(difference, coverage, labels, label, box)
+        if judged is None:
+            blobs += 1
+        else:
+            objects.append(judged)
+    return JudgedImage(
+        colour=_majority([o.colour for o in objects]),
+        shape=_majority([o.shape for o in objects]),
+        count=len(objects) if objects and not blobs else None,
+        objects=tuple(objects),
+        blobs=blobs,
+    )
+
+
+def judge_sound(waveform: Any, sample_rate: int = SAMPLE_RATE) -> JudgedSound:
+    """Tell pitch, timbre, number and spacing of the notes in a sound.
+
+    Parameters
+    ----------
+    waveform : array or tensor
+        ``[N]`` or ``[1, N]`` samples, at any level.
+    sample_rate : int
+        Hz.
+
+    Raises
+    ------
+    ValueError
+        If the sound has another layout or samples that are not finite.
+    """
+    wave = _finite(waveform, "sound")
+    if wave.ndim == 2 and wave.shape[0] == 1:
+        wave = wave[0]
+    if wave.ndim != 1:
+        raise ValueError(f"A sound to judge must be [N] or [1, N], not {list(wave.shape)}.")
+    if not wave.size or np.abs(wave).max() < _SILENCE:
+        return JudgedSound(None, None, None)
+    wave = resample(torch.from_numpy(wave), sample_rate, SAMPLE_RATE).numpy()
+
+    pitch = _pitch(wave)
+    onsets = _onsets(wave) if pitch else ()
+    if not (pitch and onsets):
+        return JudgedSound(None, None, None)  # noise has loud moments too, but no notes
+    steps = np.diff(onsets)
+    return JudgedSound(
+        colour=_nearest(pitch, PITCHES),
+        shape=_timbre(wave, onsets, pitch),
+        count=len(onsets),
+        onsets=onsets,
+        tempo=_nearest(float(np.median(steps)), TEMPI) if len(steps) else None,
+        pitch=pitch,
+    )
+
+
+def _finite(values: Any, what: str) -> np.ndarray:
+    values = values.detach().cpu().numpy() if torch.is_tensor(values) else np.asarray(values)
+    values = values.astype(np.float32)
+    if not np.isfinite(values).all():
+        raise ValueError(f"The {what} to judge holds values that are not finite.")
+    return values
+
+
+def _majority(names: Sequence[str | None]) -> str | None:
+    """The name that more than half have; None votes too."""
+    name, votes = Counter(names).most_common(1)[0] if names else (None, 0)
+    return name if 2 * votes > len(names) else None
+
+
+def _nearest(value: float, named: Mapping[str, float]) -> str | None:
+    """The name whose value is nearest on a logarithmic scale, if within half of the smallest step between two."""
+    logs = sorted(math.log(v) for v in named.values())
+    limit = min(b - a for a, b in itertools.pairwise(logs)) / 2
+    distances = {name: abs(math.log(value / v)) for name, v in named.items()}
+    name = min(distances, key=distances.__getitem__)
+    return name if distances[name] <= limit else None
+
+
+def _coverage(difference: np.ndarray) -> np.ndarray:
+    """How much of each pixel is covered by the colour it leans to: ``[H, W, 3]`` from the background -> ``[H, W]``.
+
+    A soft edge is a mixture of the colour and the background, so it leans to the same colour as the inside.
+    """
+    directions, distances = _colour_directions()
+    along = difference @ directions.T
+    nearest = along.argmax(-1)
+    return np.take_along_axis(along, nearest[..., None], -1)[..., 0] / distances[nearest]
+
+
+@functools.cache
+def _colour_directions() -> tuple[np.ndarray, np.ndarray]:
+    """Unit vectors ``[6, 3]`` from the background to each colour, and the distances ``[6]``."""
+    vectors = (np.array(list(COLOURS.values())) - np.array(BACKGROUND)) / 255
+    distances = np.linalg.norm(vectors, axis=1)
+    return vectors / distances[:, None], distances
+
+
+def _judge_object(
+    difference: np.ndarray, coverage: np.ndarray, labels: np.ndarray, label: int, box: tuple[slice, slice]
+) -> JudgedObject | None:
+    """Name one connected component, or None when no template of a plausible size resembles it."""
+    rows, columns = box
+    height, width = rows.stop - rows.start, columns.stop - columns.start
+    if max(height, width) + 2 * _MARGIN > _CANVAS or min(height, width) < _MIN_SQUARENESS * max(height, width):
+        return None
+    inside = labels[box] == label
+    full = np.median(coverage[box][inside])
+    # Cut out the component with its soft edge but without its neighbours, and put its middle in the canvas' middle.
+    top, left = max(rows.start - _MARGIN, 0), max(columns.start - _MARGIN, 0)
+    part = np.s_[top : rows.stop + _MARGIN, left : columns.stop + _MARGIN]
+    mask = np.where(np.isin(labels[part], (0, label)), (coverage[part] / full).clip(0, 1), 0)
+    row = (_CANVAS - height) // 2 - (rows.start - top)
+    column = (_CANVAS - width) // 2 - (columns.start - left)
+    window = np.zeros((_CANVAS, _CANVAS), np.float32)
+    window[row : row + mask.shape[0], column : column + mask.shape[1]] = mask
+
+    templates, areas, names = _templates()
+    shared = np.minimum(templates, window.ravel()).sum(1)
+    overlaps = shared / (areas + window.sum() - shared)
+    best = int(overlaps.argmax())
+    if overlaps[best] < _MIN_OVERLAP:
+        return None
+
+    solid = inside & (coverage[box] > 0.8 * full)
+    mean = difference[box][solid].mean(0)
+    directions, _ = _colour_directions()
+    cosines = directions @ mean / np.linalg.norm(mean)
+    nearest = int(cosines.argmax())
+    near = cosines[nearest] > math.cos(math.radians(_MAX_COLOUR_ANGLE))
+    return JudgedObject(
+        colour=list(COLOURS)[nearest] if near else None,
+        shape=names[best],
+        left=columns.start,
+        top=rows.start,
+        width=width,
+        height=height,
+        overlap=float(overlaps[best]),
+    )
+
+
+@functools.cache
+def _templates() -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+    """All shapes in all sizes at all shifts of a pixel: masks ``[n, canvas * canvas]``, areas ``[n]`` and names."""
+    masks, names = [], []
+    for shape, size in itertools.product(SHAPES, range(SIZE_RANGE[0] - 1, SIZE_RANGE[1] + 2)):
+        corner = (_CANVAS - size) // 2
+        for down, right in itertools.product((-1, 0, 1), repeat=2):
+            canvas = np.zeros((_CANVAS, _CANVAS), np.float32)
+            top, left = corner + down, corner + right
+            canvas[top : top + size, left : left + size] = shape_mask(shape, size)
+            masks.append(ndimage.gaussian_filter(canvas, _EDGE_BLUR).ravel())
+            names.append(shape)
+    stack = np.stack(masks)
+    return stack, stack.sum(1), tuple(names)
+
+
+def _onsets(wave: np.ndarray) -> tuple[float, ...]:
+    """Seconds at which notes begin: where the level rises steeply, from well below to well above."""
+    hop = round(_HOP * SAMPLE_RATE)
+    frames = np.pad(wave.astype(np.float64), (0, -wave.size % hop)).reshape(-1, hop)
+    power = ndimage.gaussian_filter1d((frames**2).mean(1), _ENVELOPE_BLUR / _HOP, mode="nearest")
+    level = np.sqrt(np.maximum(power - np.quantile(power, _QUIET), 0))  # steady hiss is not a note
+
+    near = round(_RISE_WINDOW / _HOP)
+
+    def means(values: np.ndarray) -> np.ndarray:  # [i] is over the frames i - near to i - 1; silence lies around
+        sums = np.concatenate([[0], np.cumsum(np.pad(values, near))])
+        return (sums[near:] - sums[:-near]) / near
+
+    frame = np.arange(level.size)
+    rise = means(level)[frame + near] - means(level)[frame]
+    peaks = np.flatnonzero(
+        (rise == ndimage.maximum_filter1d(rise, 2 * round(_MIN_SPACING / _HOP) + 1))
+        & (rise > _MIN_RISE * rise.max())
+        & (rise > _MIN_CONTRAST * means(np.sqrt(power))[frame + near])
+    )
+    return tuple(_half_way_up(level, int(peak), near) for peak in peaks)
+
+
+def _half_way_up(level: np.ndarray, peak: int, near: int) -> float:
+    """Seconds at which the level comes half-way up around a rise: smearing moves it little."""
+    first = max(peak - near, 0)
+    stretch = level[first : peak + near + 1]
+    top = int(stretch.argmax())
+    bottom = int(stretch[: top + 1].argmin())
+    half = (stretch[bottom] + stretch[top]) / 2
+    above = bottom + int(np.argmax(stretch[bottom : top + 1] >= half))
+    if above == 0:  # the clip begins within the note
+        return first * _HOP
+    below = float(stretch[above - 1])
+    frame = first + above - 1 + (half - below) / (float(stretch[above]) - below)
+    return float((frame + 0.5) * _HOP)  # a frame's level belongs to its centre
+
+
+def _pitch(wave: np.ndarray) -> float | None:
+    """The fundamental in Hz; None for what is not a tone."""
+    # Short pieces, of which only the powers are added: over the whole clip, notes of one pitch can cancel each other.
+    size = round(_PITCH_WINDOW * SAMPLE_RATE)
+    pieces = np.lib.stride_tricks.sliding_window_view(np.pad(wave, size // 2), size)[:: size // 4]
+    power = (np.abs(np.fft.rfft(pieces * np.hanning(size), 4 * size)) ** 2).sum(0)
+    frequencies = np.fft.rfftfreq(4 * size, 1 / SAMPLE_RATE)
+
+    def around(frequency: float) -> np.ndarray:
+        return power * (np.abs(frequencies - frequency) < _LINE_WIDTH)
+
+    allowed = (frequencies >= _PITCH_RANGE[0]) & (frequencies <= _PITCH_RANGE[1])
+    pitch = frequencies[np.argmax(power * allowed)]
+    line = around(pitch)
+    if line.sum() < _MIN_TONALITY * power.sum():
+        return None
+    # The octave can be the stronger one where notes overlap, but it is never alone.
+    octave_below = around(pitch / 2)
+    if pitch / 2 >= _PITCH_RANGE[0] and octave_below.sum() > _MIN_OCTAVE * line.sum():
+        line = octave_below
+    return float((frequencies * line).sum() / line.sum())
+
+
+def _timbre(wave: np.ndarray, onsets: Sequence[float], pitch: float) -> str | None:
+    """The shape whose rendered note has the most similar partials, at the onset and a little later."""
+    profile = _profile(wave, onsets, pitch)
+    colour = min(PITCHES, key=lambda name: abs(math.log(pitch / PITCHES[name])))
+    distances = {shape: float(np.abs(profile - _reference(colour, shape)).mean()) for shape in SHAPES}
+    shape = min(distances, key=distances.__getitem__)
+    return shape if distances[shape] <= _MAX_PROFILE_DISTANCE else None
+
+
+@functools.cache
+def _reference(colour: str, shape: str) -> np.ndarray:
+    scene = Scene(colour, shape, count=1, tempo="slow", start=0.5, peak=0.5, places=())
+    return _profile(render_sound(scene), scene.onsets, PITCHES[colour])
+
+
+def _profile(wave: np.ndarray, onsets: Sequence[float], pitch: float) -> np.ndarray:
+    """Levels of the partials in dB under the strongest one at the onset, mean of all notes: ``[times, partials]``."""
+    size = round(_PROFILE_WINDOW * SAMPLE_RATE)
+    window = np.hanning(size)
+    padded = np.pad(wave, size)
+    frequencies = np.fft.rfftfreq(2 * size, 1 / SAMPLE_RATE)
+    bands = np.abs(frequencies[:, None] / pitch - _PARTIALS) <= 0.25  # [bins, partials]
+    power = np.zeros((len(_PROFILE_TIMES), len(_PARTIALS)))
+    for onset in onsets:
+        for row, time in enumerate(_PROFILE_TIMES):
+            first = round((onset + time) * SAMPLE_RATE) + size // 2  # in `padded`, of a window centred at that time
+            piece = padded[first : first + size]
+            piece = np.pad(piece, (0, size - piece.size))
+            power[row] += (np.abs(np.fft.rfft(piece * window, 2 * size)) ** 2) @ bands
+    levels = 10 * np.log10(np.maximum(power, 1e-20) / max(power[0].max(), 1e-20))
+    return np.maximum(levels, _PROFILE_FLOOR)

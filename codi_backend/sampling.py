@@ -1,0 +1,94 @@
+"""Sampling several streams together with diffusers' schedulers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .conditioning import Prompt
+from .diffuser import Diffuser
+from .diffuser.joint import Strength
+from .diffusion import BETA_END, BETA_START, STEPS
+
+SAMPLERS = ("dpmpp_2m", "ddim", "euler")
+
+
+def make_scheduler(sampler: str, steps: int) -> Any:
+    """A diffusers scheduler on CoDi's noise schedule, set to `steps` steps; one is needed for every stream."""
+    import diffusers
+
+    if sampler not in SAMPLERS:
+        raise ValueError(f"There is no sampler {sampler!r}; choose from {', '.join(SAMPLERS)}.")
+    if not 1 <= steps <= STEPS:
+        raise ValueError(f"{steps} steps are not possible: choose 1 to {STEPS}.")
+    shared = {
+        "num_train_timesteps": STEPS,
+        "beta_start": BETA_START,
+        "beta_end": BETA_END,
+        "beta_schedule": "scaled_linear",
+        "timestep_spacing": "linspace" if sampler != "ddim" else "trailing",
+    }
+    if sampler == "dpmpp_2m":
+        scheduler = diffusers.DPMSolverMultistepScheduler(**shared, algorithm_type="dpmsolver++", solver_order=2)
+    elif sampler == "ddim":
+        scheduler = diffusers.DDIMScheduler(**shared, clip_sample=False, set_alpha_to_one=False)
+    else:
+        scheduler = diffusers.EulerDiscreteScheduler(**shared)
+    scheduler.set_timesteps(steps)
+    return scheduler
+
+
+@torch.inference_mode()
+def sample(
+    diffuser: Diffuser,
+    noise: dict[str, Tensor],
+    prompt: Prompt,
+    *,
+    steps: int,
+    guidance: float,
+    sampler: str,
+    alignment: str,
+    strength: Strength,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Tensor]:
+    """Denoise all streams at one common noise level per step.
+
+    Parameters
+    ----------
+    noise : dict of str to Tensor
+        Starting noise by modality, unit variance, batch size B.
+    prompt : Prompt
+        Batch size B.
+    guidance : float
+        Classifier-free guidance scale; 1 runs the prompt alone.
+    progress : callable, optional
+        Called with (steps done, steps in all) after each step; an exception that it raises ends the run.
+
+    Returns
+    -------
+    dict of str to Tensor
+        Scaled latents, shaped like `noise`.
+    """
+    schedulers = {name: make_scheduler(sampler, steps) for name in noise}
+    timesteps = next(iter(schedulers.values())).timesteps
+    device = prompt.embedding.device
+    x = {name: n.to(device) * schedulers[name].init_noise_sigma for name, n in noise.items()}
+    guided = guidance != 1
+    context = torch.cat([prompt.unconditional, prompt.embedding]) if guided else prompt.embedding
+    for done, t in enumerate(timesteps, 1):
+        scaled = {name: schedulers[name].scale_model_input(latent, t) for name, latent in x.items()}
+        if guided:
+            scaled = {name: torch.cat([latent, latent]) for name, latent in scaled.items()}
+        when = t.to(device).expand(len(context))
+        eps = diffuser(scaled, when, context, alignment=alignment, strength=strength)
+        for name, predicted in eps.items():
+            if guided:
+                without, with_prompt = predicted.chunk(2)
+                predicted = without + guidance * (with_prompt - without)
+            x[name] = schedulers[name].step(predicted, t, x[name], return_dict=False)[0]
+        if progress is not None:
+            progress(done, len(timesteps))
+    return x

@@ -1,0 +1,1 @@
+"""What ComfyUI sees of CoDi; the only code that imports ComfyUI."""

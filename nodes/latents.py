@@ -1,0 +1,127 @@
+"""Empty latents to start sampling from."""
+
+from __future__ import annotations
+
+import comfy.model_management
+import torch
+from comfy_api.latest import io
+
+from ..codi_backend.config import AudioAutoencoderConfig, CoDiConfig, ImageAutoencoderConfig, UNetConfig
+from .model import Model
+from .streams import join
+from .types import CATEGORY
+
+MAX_SIZE = 4096
+MAX_SECONDS = 600.0
+
+
+def codi_config(model) -> CoDiConfig:
+    """The configuration of a MODEL. `ValueError` when it is not one of CoDi's."""
+    if not isinstance(model.model, Model):
+        raise ValueError("model: this is not a CoDi model; connect the model of CoDi Load Model.")
+    return model.model.codi_config
+
+
+def _halvings(network: UNetConfig) -> int:
+    """The extent of a latent must be a multiple of this, for the U-Net to meet itself on the way up."""
+    return 2 ** (len(network.channel_mult) - 1)
+
+
+def _downscale(autoencoder: ImageAutoencoderConfig | AudioAutoencoderConfig) -> int:
+    return autoencoder.patch * 2 ** (len(autoencoder.channels) - 1)
+
+
+def _require(config: CoDiConfig, name: str, autoencoder: object) -> UNetConfig:
+    if name not in config.diffuser.networks or autoencoder is None:
+        raise ValueError(f"{name}: the model {config.name!r} does not generate {name}; switch it off.")
+    return config.diffuser.networks[name]
+
+
+def image_shape(config: CoDiConfig, width: int, height: int) -> tuple[int, int, int]:
+    """Channels, height and width of an image latent; 0 pixels stand for the model's own size."""
+    autoencoder = config.image_autoencoder
+    network = _require(config, "image", autoencoder)
+    downscale = _downscale(autoencoder)
+    multiple = downscale * _halvings(network)
+    for name, pixels in (("width", width), ("height", height)):
+        if pixels % multiple or not 0 <= pixels <= MAX_SIZE:
+            raise ValueError(
+                f"{name}: {pixels} pixels do not fit the model {config.name!r}; "
+                f"choose a multiple of {multiple} up to {MAX_SIZE}, or 0 for its own {autoencoder.image_size}."
+            )
+    height, width = ((pixels or autoencoder.image_size) // downscale for pixels in (height, width))
+    return network.in_channels, height, width
+
+
+def audio_shape(config: CoDiConfig, seconds: float) -> tuple[int, int, int]:
+    """Channels, time steps and bands of a sound's latent; 0 seconds stand for the model's own duration."""
+    autoencoder = config.audio_autoencoder
+    network = _require(config, "audio", autoencoder)
+    if not 0 <= seconds <= MAX_SECONDS:
+        raise ValueError(
+            f"seconds: {seconds} s is out of range; choose up to {MAX_SECONDS:g} s, "
+            f"or 0 for the model's own {autoencoder.seconds} s."
+        )
+    mel, halvings = autoencoder.mel, _halvings(network)
+    downscale = _downscale(autoencoder)
+    unit = mel.hop * downscale * halvings
+    units = max(1, round((seconds or autoencoder.seconds) * mel.sample_rate / unit))
+    return network.in_channels, units * halvings, mel.bands // downscale
+
+
+class CoDiEmptyLatent(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="CoDiEmptyLatent",
+            display_name="CoDi Empty Latent",
+            category=f"{CATEGORY}/latent",
+            description="An empty latent with one stream for everything that is to be generated together.",
+            search_aliases=["joint latent", "nested latent", "empty latent image", "empty latent audio", "codi"],
+            inputs=[
+                io.Model.Input("model", tooltip="The CoDi model, which knows the shapes of its latents."),
+                io.Boolean.Input("image", default=True, tooltip="Generate an image."),
+                io.Boolean.Input("audio", default=True, tooltip="Generate a sound."),
+                io.Int.Input(
+                    "width",
+                    default=0,
+                    min=0,
+                    max=MAX_SIZE,
+                    step=8,
+                    tooltip="Width of the image in pixels; 0 is the size that the model was trained on.",
+                ),
+                io.Int.Input(
+                    "height",
+                    default=0,
+                    min=0,
+                    max=MAX_SIZE,
+                    step=8,
+                    tooltip="Height of the image in pixels; 0 is the size that the model was trained on.",
+                ),
+                io.Float.Input(
+                    "seconds",
+                    default=0.0,
+                    min=0.0,
+                    max=MAX_SECONDS,
+                    step=0.01,
+                    tooltip="Length of the sound, rounded to the model's step (0.32 s for the built-in one); "
+                    "0 is the length that the model was trained on.",
+                ),
+                io.Int.Input("batch_size", default=1, min=1, max=256, tooltip="How many results to make at once."),
+            ],
+            outputs=[io.Latent.Output(tooltip="The streams, ready for KSampler.")],
+        )
+
+    @classmethod
+    def execute(cls, model, image, audio, width, height, seconds, batch_size) -> io.NodeOutput:
+        config = codi_config(model)
+        # Image first: ComfyUI's preview shows the first stream.
+        shapes = []
+        if image:
+            shapes.append(image_shape(config, width, height))
+        if audio:
+            shapes.append(audio_shape(config, seconds))
+        if not shapes:
+            raise ValueError("image, audio: nothing is left to generate; switch at least one of them on.")
+        device = comfy.model_management.intermediate_device()
+        return io.NodeOutput({"samples": join([torch.zeros(batch_size, *shape, device=device) for shape in shapes])})

@@ -1,0 +1,8 @@
+"""Types of our own on the wires of a graph; everything else that our nodes exchange is native."""
+
+from comfy_api.latest import io
+
+CATEGORY = "CoDi"
+
+TextEncoderType = io.Custom("CODI_TEXT_ENCODER")
+AudioVaeType = io.Custom("CODI_AUDIO_VAE")

@@ -1,0 +1,92 @@
+"""A real ComfyUI for the tests of this folder; without one they are skipped."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from host.comfy_host import Http, InProcess, find_comfyui
+from host.tiny_checkpoint import save_tiny
+
+NO_COMFYUI = "no ComfyUI: set COMFYUI_PATH to a checkout of ComfyUI 0.33.0 or newer"
+
+
+@pytest.fixture(scope="session")
+def comfyui():
+    path = find_comfyui()
+    if path is None:
+        pytest.skip(NO_COMFYUI)
+    return path
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item):
+    report = yield
+    if report.skipped and NO_COMFYUI in str(report.longrepr):
+        # From one place, so that pytest's summary has one line about all of them.
+        report.longrepr = (__file__, 1, NO_COMFYUI)
+    return report
+
+
+@pytest.fixture(scope="session")
+def host(comfyui, tmp_path_factory):
+    """ComfyUI in this process, with random weights as ``models/codi/tiny.safetensors``."""
+    host = InProcess(comfyui, tmp_path_factory.mktemp("in_process"))
+    save_tiny(host.models / "tiny.safetensors", host.module("codi_backend"))
+    return host
+
+
+@pytest.fixture(scope="session")
+def server(comfyui, tmp_path_factory):
+    server = Http(comfyui, tmp_path_factory.mktemp("http"))
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def run_node(host):
+    """Call a node of the pack as the executor does; returns its outputs."""
+
+    def call(name: str, **inputs):
+        with torch.inference_mode():
+            return host.node(name).execute(**inputs).args
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def tiny(host):
+    """What the loader gives for the tiny checkpoint: model, text encoder, VAE, audio VAE."""
+    with torch.inference_mode():
+        return host.node("CoDiLoadModel").execute(checkpoint="tiny.safetensors").args
+
+
+@pytest.fixture
+def prompts(run_node, tiny):
+    """Positive and unconditional conditioning."""
+    return run_node("CoDiPromptText", text_encoder=tiny[1], text="three red stars, slowly")
+
+
+@pytest.fixture
+def sample(host, prompts, tiny):
+    """The stock KSampler, on the tiny model unless told otherwise; returns the streams of the result."""
+
+    def call(latent, model=None, seed=0, steps=4, cfg=7.5, sampler="euler", scheduler="normal", conditioning=prompts):
+        positive, negative = conditioning
+        with torch.inference_mode():
+            (result,) = host.node("KSampler")().sample(
+                model or tiny[0], seed, steps, cfg, sampler, scheduler, positive, negative, latent
+            )
+        return host.module("nodes.streams").split(result["samples"])
+
+    return call
+
+
+@pytest.fixture
+def empty(run_node, tiny):
+    """An empty latent of the tiny model."""
+
+    def call(**inputs):
+        given = {"image": True, "audio": True, "width": 0, "height": 0, "seconds": 0.0, "batch_size": 1}
+        return run_node("CoDiEmptyLatent", model=tiny[0], **given | inputs)[0]
+
+    return call
