@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import Any
 
 __version__ = "0.1.0"
-__all__ = ["CoDi", "CoDiConfig", "Prompt"]
+__all__ = ["CoDi", "CoDiConfig", "Prompt", "interpolate"]
 
-_HOMES = {"CoDi": "model", "CoDiConfig": "config", "Prompt": "conditioning"}
+_HOMES = {"CoDi": "model", "CoDiConfig": "config", "Prompt": "conditioning", "interpolate": "conditioning"}
 
 
 def __getattr__(name: str) -> Any:

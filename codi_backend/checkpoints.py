@@ -1,48 +1,73 @@
-"""Checkpoint files: safetensors whose keys begin with a part's name and whose metadata hold configuration and record.
+"""Checkpoints: reading ours and the published ones, part by part, and writing ours.
 
-A file may hold any number of parts, and a model may be spread over any number of files.
+Ours are safetensors whose keys begin with a part's name and whose metadata hold configuration and training record. Part
+names are ``diffuser.<network>``, ``prompt_encoders.<modality>`` and ``autoencoders.<modality>``. A file may hold any
+number of parts, and a model may be spread over any number of files.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from . import mini
+from . import mini, published
 from .config import CoDiConfig
+from .parts import FIELDS, build
+from .tensor_files import TensorFile
 
 State = dict[str, Tensor]
+Source = str | os.PathLike | Iterable[str | os.PathLike]
 
 _PREFIXES = ("diffuser", "prompt_encoders", "autoencoders")
+
+
+@dataclass(frozen=True)
+class PartReport:
+    """What was read of one part: its files, how many tensors it needs, how many the files hold beyond that."""
+
+    files: tuple[str, ...]
+    found: int
+    ignored: int
 
 
 @dataclass
 class Checkpoint:
     """What was read: the configuration, the state dict of each part, and how it was trained.
 
-    Part names are ``diffuser.<network>``, ``prompt_encoders.<modality>`` and ``autoencoders.<modality>``.
+    Attributes
+    ----------
+    edition : str
+        "codi-any-to-any" for ours; "published", or "published, without latent alignment" for the first edition.
+    unknown : int
+        Tensors that belong to no part, such as the schedule in published files.
     """
 
     config: CoDiConfig
+    edition: str
     parts: dict[str, State] = field(default_factory=dict)
     training: list[dict[str, Any]] = field(default_factory=list)
+    reports: dict[str, PartReport] = field(default_factory=dict)
+    unknown: int = 0
 
 
-def resolve(source: str | os.PathLike | Iterable[str | os.PathLike]) -> list[Path]:
+def resolve(source: Source) -> list[Path]:
     """Files that a source means: "mini" (the shipped model), a path, or several paths."""
     if source == "mini":
         files = sorted(mini.WEIGHTS.glob("*.safetensors"))
         if not files:
-            raise FileNotFoundError(f"The shipped model's weights are missing from {mini.WEIGHTS}: install the pack again.")
+            raise FileNotFoundError(
+                f"The shipped model's weights are missing from {mini.WEIGHTS}: install the pack again."
+            )
         return files
     paths = [source] if isinstance(source, (str, os.PathLike)) else list(source)
     if not paths:
@@ -50,15 +75,15 @@ def resolve(source: str | os.PathLike | Iterable[str | os.PathLike]) -> list[Pat
     return [Path(p) for p in paths]
 
 
-def read_parts(
-    source: str | os.PathLike | Iterable[str | os.PathLike], only: Iterable[str] | None = None
-) -> Checkpoint:
+def read_parts(source: Source, only: Iterable[str] | None = None) -> Checkpoint:
     """Read a checkpoint, or only some of its parts.
+
+    Tensors are memory-mapped where the file allows it: what is not used is not read.
 
     Parameters
     ----------
     source : str, path or iterable of paths
-        "mini", or files that `save_parts` wrote.
+        "mini", files that `save_parts` wrote, or any of the published files (.pth or .safetensors).
     only : iterable of str, optional
         Names of the parts to read; the others are not touched.
 
@@ -68,45 +93,111 @@ def read_parts(
         With a sentence that names the file and the remedy.
     """
     wanted = None if only is None else set(only)
-    checkpoint: Checkpoint | None = None
-    for path in resolve(source):
-        if not path.is_file():
-            raise FileNotFoundError(f"There is no checkpoint file {path}.")
-        try:
-            opened = safe_open(path, "pt")
-        except (SafetensorError, OSError) as error:
-            raise ValueError(
-                f"{path.name} cannot be read as safetensors ({error}): it is cut short or of another kind; "
-                "fetch or convert it again."
-            ) from error
-        with opened as file:
-            metadata = file.metadata() or {}
-            if "codi_config" not in metadata:
-                raise ValueError(f"{path.name} holds no CoDi configuration: it is not a checkpoint of this pack.")
-            config = CoDiConfig.from_json(metadata["codi_config"])
-            if checkpoint is None:
-                checkpoint = Checkpoint(config)
-            elif config != checkpoint.config:
-                raise ValueError(
-                    f"{path.name} belongs to another model than the files before it: load files of one model together."
-                )
-            checkpoint.training += json.loads(metadata.get("codi_training", "[]"))
-            for key in file.keys():
-                prefix, name, rest = key.split(".", 2)
-                part = f"{prefix}.{name}"
-                if prefix not in _PREFIXES:
-                    raise ValueError(f"{path.name} holds {key}, which belongs to no part of a CoDi model.")
-                if wanted is None or part in wanted:
-                    checkpoint.parts.setdefault(part, {})[rest] = file.get_tensor(key)
+    files = [TensorFile(path) for path in resolve(source)]
+    strange = [f for f in files if "codi_config" not in f.metadata and not any(map(published.part_of, f.keys()))]
+    if strange:
+        raise ValueError(
+            f"{strange[0].path.name} holds no CoDi configuration and no keys of the published files: "
+            "it is not a checkpoint of CoDi."
+        )
+    ours = ["codi_config" in f.metadata for f in files]
+    if all(ours):
+        checkpoint = _read_ours(files, wanted)
+    elif not any(ours):
+        checkpoint = _read_published(files, wanted)
+    else:
+        raise ValueError("Files of this pack and published files were given together: load files of one kind.")
     if wanted is not None and (missing := sorted(wanted - checkpoint.parts.keys())):
-        raise ValueError(f"The checkpoint has no {', '.join(missing)}: add the file that holds it.")
+        raise ValueError(f"The checkpoint has no {', '.join(missing)}: {remedy(missing[0], checkpoint.edition)}.")
     return checkpoint
+
+
+def remedy(part: str, edition: str) -> str:
+    """What to do about a missing part."""
+    if edition.startswith("published") and part in published.FILES:
+        return f"load {published.FILES[part]} too, which holds it"
+    return "add the file that holds it"
+
+
+def _read_ours(files: list[TensorFile], wanted: set[str] | None) -> Checkpoint:
+    checkpoint: Checkpoint | None = None
+    for file in files:
+        config = CoDiConfig.from_json(file.metadata["codi_config"])
+        if checkpoint is None:
+            checkpoint = Checkpoint(config, "codi-any-to-any")
+        elif config != checkpoint.config:
+            raise ValueError(
+                f"{file.path.name} belongs to another model than the files before it: load files of one model together."
+            )
+        checkpoint.training += json.loads(file.metadata.get("codi_training", "[]"))
+        for key in file.keys():
+            prefix, _, rest = key.partition(".")
+            name, _, rest = rest.partition(".")
+            part = f"{prefix}.{name}"
+            if prefix not in _PREFIXES or not rest:
+                raise ValueError(f"{file.path.name} holds {key}, which belongs to no part of a CoDi model.")
+            if wanted is None or part in wanted:
+                checkpoint.parts.setdefault(part, {})[rest] = file[key]
+    for part, state in checkpoint.parts.items():
+        holders = tuple(f.path.name for f in files if any(key.startswith(f"{part}.") for key in f.keys()))
+        checkpoint.reports[part] = PartReport(holders, len(state), 0)
+    return checkpoint
+
+
+def _read_published(files: list[TensorFile], wanted: set[str] | None) -> Checkpoint:
+    states: dict[str, State] = {}
+    holders: dict[str, list[str]] = {}
+    unknown = 0
+    for file in files:
+        for key in file.keys():
+            part = published.part_of(key)
+            if part is None:
+                unknown += 1
+            elif wanted is None or part in wanted:
+                states.setdefault(part, {})[key] = file[key]
+                if file.path.name not in holders.setdefault(part, []):
+                    holders[part].append(file.path.name)
+    parts, counts = {}, {}
+    for part, state in states.items():
+        parts[part] = published.from_published(part, state, published.CONFIG)
+        counts[part] = len(state)
+    config = published.configure({p: {k: v.shape for k, v in s.items()} for p, s in parts.items()})
+    deaf = [name for name, network in config.diffuser.networks.items() if not network.aligned]
+    checkpoint = Checkpoint(config, "published, without latent alignment" if deaf else "published", unknown=unknown)
+    for part, state in parts.items():
+        checkpoint.parts[part], ignored = fit(part, state, config, " and ".join(holders[part]))
+        checkpoint.reports[part] = PartReport(tuple(holders[part]), len(checkpoint.parts[part]), ignored)
+    if deaf:
+        warnings.warn(
+            f"This edition's networks for {', '.join(deaf)} have no latent alignment: "
+            "streams will not hear each other, as with alignment none.",
+            stacklevel=4,
+        )
+    return checkpoint
+
+
+def fit(part: str, state: Mapping[str, Tensor], config: CoDiConfig, holder: str) -> tuple[State, int]:
+    """Keep what a part needs, and count the rest. `ValueError` if something is missing or has another shape."""
+    with torch.device("meta"):
+        needed = {key: tuple(value.shape) for key, value in build(part, config).state_dict().items()}
+    if missing := sorted(needed.keys() - state.keys()):
+        raise ValueError(
+            f"{holder} lacks {len(missing)} of the {len(needed)} tensors of {part}, such as {missing[0]}: "
+            "it is incomplete; fetch it again."
+        )
+    for key, shape in needed.items():
+        if tuple(state[key].shape) != shape:
+            raise ValueError(
+                f"{holder} holds {key} of {part} as {list(state[key].shape)} where {list(shape)} is needed: "
+                "it belongs to another model."
+            )
+    return {key: state[key] for key in needed}, len(state.keys() - needed.keys())
 
 
 def save_parts(
     path: str | os.PathLike,
     config: CoDiConfig,
-    parts: dict[str, State],
+    parts: Mapping[str, Mapping[str, Tensor]],
     training: Iterable[dict[str, Any]] = (),
     dtype: torch.dtype | None = None,
 ) -> None:
@@ -119,3 +210,11 @@ def save_parts(
     partial = Path(path).with_suffix(".partial")
     save_file(tensors, partial, {"codi_config": config.to_json(), "codi_training": json.dumps(list(training))})
     os.replace(partial, path)
+
+
+def cut(config: CoDiConfig, parts: Iterable[str]) -> CoDiConfig:
+    """The configuration of a model with some of its parts."""
+    kept = set(parts)
+    networks = {part.removeprefix("diffuser.") for part in kept if part.startswith("diffuser.")}
+    absent = {field: None for part, field in FIELDS.items() if part not in kept}
+    return dataclasses.replace(config, diffuser=config.diffuser.only(networks), **absent)

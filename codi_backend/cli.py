@@ -13,7 +13,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         options.run(options)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, FloatingPointError) as error:
         print(f"codi: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -42,7 +42,7 @@ def _add_generate(commands: argparse._SubParsersAction) -> None:
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--steps", type=int, default=20)
     p.add_argument("--guidance", type=float, help="guidance scale (default: the model's own)")
-    p.add_argument("--sampler", default="dpmpp_2m", help="dpmpp_2m (default), ddim or euler")
+    p.add_argument("--sampler", default="dpmpp_2m", help="dpmpp_2m (default), ddim, euler or ddim_released")
     p.add_argument("--alignment", default="paper", help="who hears whom: paper (default), released or none")
     p.add_argument("--strength", type=float, default=1.0, help="how much the streams hear each other (default: 1)")
     p.add_argument("--model", nargs="+", default=["mini"], help="mini (default) or checkpoint files")
@@ -80,6 +80,7 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
     p.add_argument("--out", type=Path, default=Path("runs/mini"), help="run folder (default: runs/mini)")
     p.add_argument("--steps", type=int, help="optimizer steps (default: the recipe's)")
     p.add_argument("--batch-size", type=int, help="samples a step (default: the recipe's)")
+    p.add_argument("--learning-rate", type=float, help="highest learning rate (default: the recipe's)")
     p.add_argument("--seed", type=int, help="seed of weights, data and noise (default: 0)")
     p.add_argument("--threads", type=int, help="CPU threads; one each lets two stages run side by side")
     p.set_defaults(run=_train)
@@ -94,8 +95,8 @@ def _train(options: argparse.Namespace) -> None:
 
     if options.threads:
         torch.set_num_threads(options.threads)
-    given = {"steps": options.steps, "batch_size": options.batch_size, "seed": options.seed}
-    changes = {key: value for key, value in given.items() if value is not None}
+    names = ("steps", "batch_size", "learning_rate", "seed")
+    changes = {name: value for name in names if (value := getattr(options, name)) is not None}
     for stage in STAGES if options.stage == "all" else (options.stage,):
         chosen = dataclasses.replace(OPTIONS[stage], **changes) if stage in OPTIONS else None
         run_stage(stage, options.out, chosen, lambda line: print(line, flush=True))
@@ -130,5 +131,3 @@ def _evaluate(options: argparse.Namespace) -> None:
     from .evaluation.report import evaluate
 
     print(evaluate(options.model, options.prompts, options.seed, options.steps, options.guidance, options.out))
-
-

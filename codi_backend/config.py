@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,6 +38,11 @@ class UNetConfig:
     temporal: bool = False
     text_positions: int | None = None
 
+    @property
+    def aligned(self) -> bool:
+        """Whether there are connectors, and with them an environment encoder."""
+        return any(self.connector)
+
 
 @dataclass(frozen=True)
 class DiffuserConfig:
@@ -56,13 +62,19 @@ class DiffuserConfig:
     middle_as_first_skip: bool = False
     listen: str = "sum"
 
+    def only(self, networks: Collection[str]) -> DiffuserConfig:
+        """The same diffuser with some of its networks."""
+        kept = {name: network for name, network in self.networks.items() if name in networks}
+        return dataclasses.replace(self, networks=kept)
+
 
 @dataclass(frozen=True)
 class TextEncoderConfig:
     """A CLIP text transformer with a projection (SPEC section 3.1).
 
     `token_dim` factorises the token table (`vocab_size x token_dim`, then a linear map to `width`), which keeps a small
-    model small; None means a full-width table as in CLIP.
+    model small; None means a full-width table as in CLIP. `mlp` is the width between a layer's two feed-forward maps,
+    four times `width` if None.
     """
 
     vocab_size: int = 49408
@@ -72,6 +84,7 @@ class TextEncoderConfig:
     heads: int = 12
     embedding_dim: int = 768
     token_dim: int | None = None
+    mlp: int | None = None
 
 
 @dataclass(frozen=True)
@@ -79,6 +92,7 @@ class ImageAutoencoderConfig:
     """Arguments of diffusers' `AutoencoderKL`, and the factor between VAE latents and diffuser latents.
 
     `patch` folds squares of that many pixels into channels before the VAE, which makes a small model cheap (1: off).
+    `image_size` (pixels) and `frames` are what the model generates by default.
     """
 
     latent_channels: int = 4
@@ -88,6 +102,7 @@ class ImageAutoencoderConfig:
     norm_groups: int = 32
     scale_factor: float = 0.18215
     image_size: int = 256
+    frames: int = 8
 
 
 @dataclass(frozen=True)
@@ -104,8 +119,38 @@ class MelConfig:
 
 
 @dataclass(frozen=True)
+class VocoderConfig:
+    """A HiFi-GAN (SPEC section 5.2), published size by default.
+
+    Attributes
+    ----------
+    channels : int
+        Before the first upsampling, each of which halves them.
+    rates, kernels : tuple of int
+        Factor and kernel size of every upsampling.
+    block_kernels, dilations : tuple of int
+        Kernel size of every residual block that follows an upsampling, and dilations within each block.
+    """
+
+    channels: int = 1024
+    rates: tuple[int, ...] = (5, 4, 2, 2, 2)
+    kernels: tuple[int, ...] = (16, 16, 8, 4, 4)
+    block_kernels: tuple[int, ...] = (3, 7, 11)
+    dilations: tuple[int, ...] = (1, 3, 5)
+
+
+@dataclass(frozen=True)
 class AudioAutoencoderConfig:
-    """The mel VAE; `mel_mean` and `mel_std` normalise log-mels to about unit range, `patch` as for images."""
+    """The mel VAE; `mel_mean` and `mel_std` normalise log-mels to about unit range, `patch` as for images.
+
+    Attributes
+    ----------
+    released_processing : bool
+        Treat sounds as the released code does (SPEC section 5.2): before encoding, centre each, bring its peak to 0.5
+        and cut or pad it to `seconds`; before decoding, bring latents that got out of hand back into range.
+    vocoder : VocoderConfig or None
+        What turns log-mels into waveforms; None for the approximate inverse of the log-mel.
+    """
 
     latent_channels: int = 8
     patch: int = 1
@@ -117,6 +162,94 @@ class AudioAutoencoderConfig:
     mel: MelConfig = field(default_factory=MelConfig)
     mel_mean: float = 0.0
     mel_std: float = 1.0
+    released_processing: bool = False
+    vocoder: VocoderConfig | None = None
+
+
+@dataclass(frozen=True)
+class TransformerConfig:
+    """Size of a language model: `hidden` is the width of its feed-forward layers."""
+
+    vocab_size: int
+    positions: int
+    width: int = 768
+    hidden: int = 3072
+    layers: int = 12
+    heads: int = 12
+
+
+@dataclass(frozen=True)
+class TextAutoencoderConfig:
+    """Optimus (SPEC section 5.3): BERT as encoder, GPT-2 as decoder.
+
+    The last three tokens of the decoder's vocabulary are padding, beginning and end of a text.
+    """
+
+    latent_dim: int = 768
+    scale_factor: float = 4.3108
+    encoder: TransformerConfig = field(default_factory=lambda: TransformerConfig(28996, 512))
+    decoder: TransformerConfig = field(default_factory=lambda: TransformerConfig(50260, 1024))
+
+
+@dataclass(frozen=True)
+class VisionEncoderConfig:
+    """A CLIP vision transformer with a projection (SPEC section 3.1); the defaults are the published one.
+
+    Attributes
+    ----------
+    mlp : int
+        Width between a layer's two feed-forward maps.
+    temporal : bool
+        Whether every layer has a temporal block, which acts on videos of more than one frame only.
+    """
+
+    image_size: int = 224
+    patch: int = 14
+    width: int = 1024
+    layers: int = 24
+    heads: int = 16
+    mlp: int = 4096
+    embedding_dim: int = 768
+    temporal: bool = True
+
+
+@dataclass(frozen=True)
+class ClapConfig:
+    """CLAP's audio transformer (HTSAT) with a projection (SPEC section 3.2); the defaults are the published one.
+
+    Attributes
+    ----------
+    width : int
+        Channels of the first stage; each further stage has twice as many.
+    depths, heads : tuple of int
+        Blocks and attention heads of each stage.
+    window : int
+        Side of an attention window, in patches.
+    image_size, patch : int
+        Side of the square that the log-mel is folded to, and of a patch of it.
+    input_rate : int
+        Sounds are brought to this rate and then to `mel.sample_rate`: the encoder hears nothing above half of it.
+    samples : int
+        Length of every sound at `mel.sample_rate`, after cutting or repeating.
+    classes : int
+        Outputs of the tagging layers, which the published file holds and the embedding does not use.
+    """
+
+    width: int = 256
+    depths: tuple[int, ...] = (2, 2, 12, 2)
+    heads: tuple[int, ...] = (4, 8, 16, 32)
+    window: int = 8
+    image_size: int = 256
+    patch: int = 4
+    embedding_dim: int = 768
+    input_rate: int = 16000
+    samples: int = 480000
+    mel: MelConfig = field(
+        default_factory=lambda: MelConfig(
+            sample_rate=48000, n_fft=1024, hop=480, bands=64, f_min=50.0, f_max=14000.0, floor=1e-10
+        )
+    )
+    classes: int = 527
 
 
 @dataclass(frozen=True)
@@ -134,6 +267,9 @@ class CoDiConfig:
     name: str = "codi"
     diffuser: DiffuserConfig = field(default_factory=DiffuserConfig)
     text_encoder: TextEncoderConfig | None = None
+    image_encoder: VisionEncoderConfig | None = None
+    audio_encoder: ClapConfig | None = None
+    text_autoencoder: TextAutoencoderConfig | None = None
     image_autoencoder: ImageAutoencoderConfig | None = None
     audio_autoencoder: AudioAutoencoderConfig | None = None
     guidance: float = 7.5
@@ -141,23 +277,46 @@ class CoDiConfig:
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), sort_keys=True)
 
+    @staticmethod
+    def from_reference(config: dict[str, Any]) -> CoDiConfig:
+        """Read a configuration in the original project's terms; see `reference_config.from_reference`."""
+        from .reference_config import from_reference
+
+        return from_reference(config)
+
     @classmethod
     def from_json(cls, text: str) -> CoDiConfig:
         """Read what `to_json` wrote. A `ValueError` names an unknown or missing field."""
-        return _build(cls, json.loads(text))
+        try:
+            values = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"The text is not a CoDi configuration: {error}.") from error
+        return _build(cls, values)
 
 
 _NESTED = {
     "diffuser": DiffuserConfig,
     "text_encoder": TextEncoderConfig,
+    "image_encoder": VisionEncoderConfig,
+    "audio_encoder": ClapConfig,
     "image_autoencoder": ImageAutoencoderConfig,
     "audio_autoencoder": AudioAutoencoderConfig,
+    "text_autoencoder": TextAutoencoderConfig,
     "mel": MelConfig,
+    "vocoder": VocoderConfig,
+    "encoder": TransformerConfig,
+    "decoder": TransformerConfig,
 }
 
 
-def _build(cls: type, values: dict[str, Any]) -> Any:
-    known = {f.name for f in dataclasses.fields(cls)}
+def _build(cls: type, values: Any) -> Any:
+    if not isinstance(values, dict):
+        raise ValueError(f"The text is not a CoDi configuration: {cls.__name__} is {values!r}, not a JSON object.")
+    fields = dataclasses.fields(cls)
+    known = {f.name for f in fields}
+    needed = {f.name for f in fields if f.default is f.default_factory is dataclasses.MISSING}
+    if missing := sorted(needed - set(values)):
+        raise ValueError(f"{cls.__name__} lacks {', '.join(missing)}: the text is not a CoDi configuration.")
     if unknown := sorted(set(values) - known):
         raise ValueError(
             f"{cls.__name__} has no field {', '.join(unknown)}: the file was written by a newer version of this pack."

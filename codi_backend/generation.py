@@ -19,6 +19,8 @@ from torch import Tensor
 from .media import save_wav, spectrogram_picture, to_picture
 from .model import CoDi
 
+_BAR_DELAY = 0.2  # seconds, so that a refused request shows no bar
+
 
 def generate_to_folder(options: argparse.Namespace) -> None:
     """Generate, and write pictures, sounds, ``result.json`` and ``index.html`` into ``options.out``."""
@@ -35,11 +37,11 @@ def generate_to_folder(options: argparse.Namespace) -> None:
         begun = time.monotonic()
 
     source = options.model[0] if options.model == ["mini"] else options.model
-    codi = CoDi.load(source).to(options.device)
+    codi = _place(CoDi.load(source), options.device)
     lap("load")
     prompt = codi.prompt("text", [options.text] * options.count)
     lap("encode prompt")
-    with tqdm(total=options.steps, desc="denoising", unit="step", file=sys.stderr) as bar:
+    with tqdm(total=options.steps, desc="denoising", unit="step", file=sys.stderr, delay=_BAR_DELAY) as bar:
         latents = codi.generate_latents(
             prompt,
             options.outputs,
@@ -83,6 +85,14 @@ def generate_to_folder(options: argparse.Namespace) -> None:
     else:
         print(f"Wrote {', '.join(str(options.out / f) for row in files for f in row.values())}.")
         print(f"Open {options.out / 'index.html'} to see and hear.")
+
+
+def _place(codi: CoDi, device: str) -> CoDi:
+    try:
+        return codi.to(device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"The device {device} cannot be used ({reason}): choose another, such as cpu.") from error
 
 
 def _write(out: Path, decoded: dict[str, Tensor], index: int, count: int, rate: int) -> dict[str, str]:

@@ -2,31 +2,38 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from .autoencoders import AudioAutoencoder, ImageAutoencoder
-from .checkpoints import read_parts
+from . import published
+from .checkpoints import Checkpoint, Source, State, cut, fit, read_parts, remedy
 from .conditioning import Prompt
 from .config import CoDiConfig
 from .diffuser import Diffuser
 from .diffuser.joint import Strength
 from .diffusion import stream_noise
 from .modality import MODALITIES, modality
-from .prompts import TextEncoder
+from .parts import FIELDS, build
+from .prompts.preprocess import clip_pixels, square_image, square_video
 from .sampling import sample
 
 
 class CoDi(nn.Module):
     """Composable Diffusion: prompt encoders, a joint diffuser, autoencoders.
 
-    Parts are reached as `diffuser`, ``prompt_encoders["text"]`` and ``autoencoders["image"]``. A new model has random
-    weights; `load` reads trained ones.
+    Parts are reached as `diffuser`, ``prompt_encoders["text"]`` and ``autoencoders["image"]``; videos share those of
+    images. A new model has random weights; `load` reads trained ones.
+
+    Attributes
+    ----------
+    report : Checkpoint or None
+        What `load` found, without the tensors: edition, files, and counts per part.
     """
+
+    report: Checkpoint | None = None
 
     def __init__(self, config: CoDiConfig):
         super().__init__()
@@ -34,28 +41,76 @@ class CoDi(nn.Module):
         self.diffuser = Diffuser(config.diffuser)
         self.prompt_encoders = nn.ModuleDict()
         self.autoencoders = nn.ModuleDict()
-        if config.text_encoder:
-            self.prompt_encoders["text"] = TextEncoder(config.text_encoder)
-        if config.image_autoencoder:
-            self.autoencoders["image"] = ImageAutoencoder(config.image_autoencoder)
-        if config.audio_autoencoder:
-            self.autoencoders["audio"] = AudioAutoencoder(config.audio_autoencoder)
+        for part, field in FIELDS.items():
+            if getattr(config, field) is not None:
+                group, name = part.split(".")
+                getattr(self, group)[name] = build(part, config)
         self.eval()
 
     @classmethod
-    def load(cls, source: str | os.PathLike | Iterable[str | os.PathLike] = "mini") -> CoDi:
-        """Load "mini", the shipped small model, or files of this pack; in single precision on the CPU.
+    def load(
+        cls, source: Source = "mini", *, only: Iterable[str] | None = None, dtype: torch.dtype = torch.float32
+    ) -> CoDi:
+        """Load "mini" (the shipped small model), files of this pack, or published files; onto the CPU.
 
-        `FileNotFoundError` or `ValueError` with a sentence about what is wrong with the files.
+        Parameters
+        ----------
+        source : str, path or iterable of paths
+            Published files may be any subset: the model has the parts that they hold.
+        only : iterable of str, optional
+            Names of the parts to load, as in ``["prompt_encoders.text", "diffuser.image", "autoencoders.image"]``.
+        dtype : torch.dtype
+            What the weights are brought to. Weights that are stored so stay memory-mapped until they are used.
+
+        Raises
+        ------
+        FileNotFoundError, ValueError
+            With a sentence about what is wrong with the files.
         """
-        checkpoint = read_parts(source)
-        codi = cls(checkpoint.config)
+        checkpoint = read_parts(source, only)
+        config = checkpoint.config if only is None else cut(checkpoint.config, checkpoint.parts)
+        with torch.device("meta"):
+            codi = cls(config)
         parts = codi.parts()
         if missing := sorted(parts.keys() - checkpoint.parts.keys()):
             raise ValueError(f"The checkpoint has no {', '.join(missing)}: add the file that holds it.")
         for name, part in parts.items():
-            part.load_state_dict(checkpoint.parts[name])
+            state = checkpoint.parts.pop(name)
+            try:
+                codi._assign(part, state, dtype)
+            except RuntimeError as error:
+                raise ValueError(
+                    f"The checkpoint's {name} does not fit its own configuration: fetch or train it again."
+                ) from error
+        codi.report = checkpoint
         return codi
+
+    @classmethod
+    def from_state_dict(cls, state_dict: Mapping[str, Tensor], config: CoDiConfig) -> CoDi:
+        """Make a model from tensors under the published names; keys that belong to none of its parts are ignored.
+
+        `ValueError` if a part's tensors are missing or have other shapes than `config` says.
+        """
+        with torch.device("meta"):
+            codi = cls(config)
+        for name, part in codi.parts().items():
+            named = {key: value for key, value in state_dict.items() if published.part_of(key) == name}
+            state, _ = fit(name, published.from_published(name, named, config), config, "The state dict")
+            codi._assign(part, state, None)
+        return codi
+
+    def to_reference_state_dict(self) -> State:
+        """All tensors under the published names, with the constants that published files hold."""
+        named: State = {}
+        for name, part in self.parts().items():
+            named |= published.to_published(name, part.state_dict(), self.config)
+        return named
+
+    @staticmethod
+    def _assign(part: nn.Module, state: State, dtype: torch.dtype | None) -> None:
+        if dtype is not None:
+            state = {key: value.to(dtype) if value.is_floating_point() else value for key, value in state.items()}
+        part.load_state_dict(state, assign=True)
 
     def parts(self) -> dict[str, nn.Module]:
         """The modules that checkpoints store separately, by part name."""
@@ -68,44 +123,95 @@ class CoDi(nn.Module):
     @property
     def outputs(self) -> tuple[str, ...]:
         """Modalities that this model can generate."""
-        return tuple(
-            name
-            for name, row in MODALITIES.items()
-            if row.network in self.config.diffuser.networks and name in self.autoencoders
-        )
+        return tuple(name for name in MODALITIES if not self._lacking(name))
 
     @torch.inference_mode()
-    def prompt(self, name: str, content: str | Sequence[str]) -> Prompt:
-        """Encode a text prompt, or several as one batch; the unconditional twin is that of the empty text."""
+    def prompt(self, name: str, content: str | Sequence[str] | Tensor, sample_rate: int | None = None) -> Prompt:
+        """Encode a prompt.
+
+        Parameters
+        ----------
+        name : {"text", "image", "video", "audio"}
+        content : str, sequence of str, or Tensor
+            A text or several; pixels ``[B, 3, H, W]``, or ``[B, 3, T, H, W]`` for videos, in 0..1, of which the centre
+            square is looked at; or mono sounds ``[B, 1, N]``.
+        sample_rate : int
+            Of sounds, in Hz.
+
+        Returns
+        -------
+        Prompt
+            The unconditional twin is that of the empty text, of mid-grey pixels or of silence.
+
+        Raises
+        ------
+        ValueError
+            If the model lacks the encoder, or the content cannot be encoded.
+        """
         modality(name)
-        if name not in self.prompt_encoders:
-            raise ValueError(f"This model has no {name} prompt encoder; it has {', '.join(self.prompt_encoders)}.")
-        texts = [content] if isinstance(content, str) else list(content)
-        if not texts:
-            raise ValueError("There is no prompt: give at least one text, which may be empty.")
-        encoder = self.prompt_encoders[name]
-        device = encoder.text_projection.weight.device
-        embeddings = encoder(encoder.tokenize([*texts, ""]).to(device))
-        return Prompt(embeddings[:-1], embeddings[-1:].expand(len(texts), -1, -1))
+        encoder_name = "image" if name == "video" else name
+        if encoder_name not in self.prompt_encoders:
+            raise ValueError(
+                f"This model has no {name} prompt encoder; it has {', '.join(self.prompt_encoders) or 'none'}."
+            )
+        encoder = self.prompt_encoders[encoder_name]
+        weight = next(encoder.parameters())
+        if name == "text":
+            texts = [content] if isinstance(content, str) else list(content)
+            if not texts:
+                raise ValueError("There is no prompt: give at least one text, which may be empty.")
+            embeddings = encoder(encoder.tokenize([*texts, ""]).to(weight.device))
+            embedding, unconditional = embeddings[:-1], embeddings[-1:]
+        elif name == "audio":
+            if sample_rate is None:
+                raise ValueError("The sample rate of the sound is needed: give sample_rate in Hz.")
+            sounds = content.to(weight.device)
+            embedding = encoder(sounds, sample_rate)
+            unconditional = encoder(torch.zeros_like(sounds[:1]), sample_rate)
+        else:
+            square = square_video if name == "video" else square_image
+            pixels = [clip_pixels(square(pixels)) for pixels in (content, torch.full_like(content[:1], 0.5))]
+            embedding, unconditional = (encoder(p.to(weight.device, weight.dtype)) for p in pixels)
+        return Prompt(embedding, unconditional.expand_as(embedding))
 
     @torch.inference_mode()
-    def encode(self, name: str, content: Tensor, sample_rate: int | None = None) -> Tensor:
-        """Pixels ``[B, 3, H, W]`` in 0..1, or mono sound ``[B, 1, N]`` at `sample_rate` Hz -> latents in VAE units."""
+    def encode(self, name: str, content: Tensor | Sequence[str], sample_rate: int | None = None) -> Tensor:
+        """Content -> latents in VAE units.
+
+        Pixels ``[B, 3, H, W]`` or ``[B, 3, T, H, W]`` in 0..1, mono sounds ``[B, 1, N]`` at `sample_rate` Hz, or texts.
+        """
         autoencoder = self._autoencoder(name)
         return autoencoder.encode(content, sample_rate) if name == "audio" else autoencoder.encode(content)
 
     @torch.inference_mode()
-    def decode(self, name: str, latents: Tensor) -> Tensor:
-        """Latents in VAE units -> pixels ``[B, 3, H, W]`` in 0..1, or sound ``[B, 1, N]`` in -1..1."""
-        return self._autoencoder(name).decode(latents)
+    def decode(self, name: str, latents: Tensor, **options: Any) -> Tensor | list[str]:
+        """Latents in VAE units -> pixels in 0..1, sounds ``[B, 1, N]`` in -1..1, or texts.
 
-    def latent_shape(self, name: str) -> tuple[int, ...]:
-        """Shape of one latent of the model's own size, without the batch axis."""
-        autoencoder = self._autoencoder(name)
+        `options` are those of `TextAutoencoder.decode`, for texts.
+        """
+        return self._autoencoder(name).decode(latents, **options)
+
+    def latent_shape(
+        self, name: str, image_size: int | None = None, frames: int | None = None, seconds: float | None = None
+    ) -> tuple[int, ...]:
+        """Shape of one latent, without the batch axis; of the model's own size where none is given.
+
+        `ValueError` for a size that does not fit the networks.
+        """
+        config = self._autoencoder(name).config
+        if name == "text":
+            return (config.latent_dim,)
+        halvings = 2 ** (len(self.config.diffuser.networks[modality(name).network].channel_mult) - 1)
         if name == "audio":
-            return autoencoder.latent_shape(autoencoder.config.seconds)
-        side = autoencoder.config.image_size // autoencoder.downscale
-        return autoencoder.config.latent_channels, side, side
+            channels, steps, bands = self.autoencoders["audio"].latent_shape(seconds or config.seconds)
+            return channels, -(-steps // halvings) * halvings, bands
+        size, unit = image_size or config.image_size, self._autoencoder(name).downscale * halvings
+        if size < unit or size % unit:
+            raise ValueError(f"Pictures of {size} pixels do not fit this model: choose a multiple of {unit}.")
+        side = size // self._autoencoder(name).downscale
+        if name == "image":
+            return config.latent_channels, side, side
+        return config.latent_channels, config.frames if frames is None else frames, side, side
 
     def generate(
         self,
@@ -118,29 +224,35 @@ class CoDi(nn.Module):
         alignment: str = "paper",
         strength: Strength = 1.0,
         progress: Callable[[int, int], None] | None = None,
+        image_size: int | None = None,
+        frames: int | None = None,
+        seconds: float | None = None,
     ) -> dict[str, Any]:
         """Generate a set of outputs together from a batch of prompts.
 
         Parameters
         ----------
         prompts : Prompt
-            From `prompt`; its batch size B is the number of results.
+            From `prompt` or `interpolate`; its batch size B is the number of results.
         outputs : sequence of str
             Modalities to generate; their order does not matter.
         guidance : float, optional
             Classifier-free guidance scale, the model's own by default.
         seed : int
             Fixes the noise of every stream of every result, whatever else is generated.
-        sampler : {"dpmpp_2m", "ddim", "euler"}
+        sampler : {"dpmpp_2m", "ddim", "euler", "ddim_released"}
         alignment, strength
             See `Diffuser.forward`.
         progress : callable, optional
             See `sample`.
+        image_size, frames, seconds : optional
+            Size of pictures and videos in pixels, frames of videos, length of sounds; the model's own by default.
 
         Returns
         -------
         dict
-            ``"image"``: ``[B, 3, H, W]`` in 0..1; ``"audio"``: ``{"waveform": [B, 1, N] in -1..1, "sample_rate": int}``.
+            ``"image"``: ``[B, 3, H, W]`` in 0..1; ``"video"``: ``[B, 3, T, H, W]`` in 0..1; ``"audio"``:
+            ``{"waveform": [B, 1, N] in -1..1, "sample_rate": int}``; ``"text"``: list of str.
 
         Raises
         ------
@@ -148,9 +260,11 @@ class CoDi(nn.Module):
             For an output that this model lacks, or an argument out of range.
         """
         latents = self.generate_latents(
-            prompts, outputs, steps, guidance, seed, sampler, alignment, strength, progress
+            prompts, outputs, steps, guidance, seed, sampler, alignment, strength, progress, image_size, frames, seconds
         )
-        results: dict[str, Any] = {name: self.decode(name, z) for name, z in latents.items()}
+        results: dict[str, Any] = {}
+        for name, z in latents.items():
+            results[name] = self.decode(name, z, seed=seed) if name == "text" else self.decode(name, z)
         if "audio" in results:
             rate = self.autoencoders["audio"].config.mel.sample_rate
             results["audio"] = {"waveform": results["audio"], "sample_rate": rate}
@@ -167,6 +281,9 @@ class CoDi(nn.Module):
         alignment: str = "paper",
         strength: Strength = 1.0,
         progress: Callable[[int, int], None] | None = None,
+        image_size: int | None = None,
+        frames: int | None = None,
+        seconds: float | None = None,
     ) -> dict[str, Tensor]:
         """Like `generate`, without the decoding: latents in VAE units by modality."""
         if not outputs:
@@ -174,15 +291,15 @@ class CoDi(nn.Module):
         if len(set(outputs)) < len(outputs):
             raise ValueError(f"An output is named twice in {', '.join(outputs)}: name each once.")
         for name in outputs:
-            modality(name)
-            if name not in self.outputs:
-                raise ValueError(f"This model cannot generate {name}: choose from {', '.join(self.outputs)}.")
+            if lacking := self._lacking(name):
+                raise ValueError(f"This model cannot generate {name}: {self._advice(lacking[0])}.")
         if not 0 <= seed < 2**32:
             raise ValueError(f"The seed {seed} is out of range: choose 0 to {2**32 - 1}.")
-        batch = len(prompts.embedding)
+        batch, dtype = len(prompts.embedding), prompts.embedding.dtype
+        shapes = {name: self.latent_shape(name, image_size, frames, seconds) for name in outputs}
         scaled = sample(
             self.diffuser,
-            {name: stream_noise((batch, *self.latent_shape(name)), seed, name) for name in outputs},
+            {name: stream_noise((batch, *shape), seed, name).to(dtype) for name, shape in shapes.items()},
             prompts,
             steps=steps,
             guidance=self.config.guidance if guidance is None else guidance,
@@ -193,8 +310,22 @@ class CoDi(nn.Module):
         )
         return {name: z / self._autoencoder(name).config.scale_factor for name, z in scaled.items()}
 
+    def _lacking(self, name: str) -> list[str]:
+        """The parts that this model would need to generate a modality."""
+        network = modality(name).network
+        parts = set(self.parts())
+        if name == "video" and f"diffuser.{network}" in parts and not self.config.diffuser.networks[network].temporal:
+            parts.remove(f"diffuser.{network}")  # it draws single pictures only
+        return [part for part in (f"diffuser.{network}", f"autoencoders.{network}") if part not in parts]
+
+    def _advice(self, part: str) -> str:
+        edition = self.report.edition if self.report else ""
+        if edition.startswith("published"):
+            return remedy(part, edition)
+        return f"choose from {', '.join(self.outputs)}"
+
     def _autoencoder(self, name: str) -> nn.Module:
-        modality(name)
-        if name not in self.autoencoders:
-            raise ValueError(f"This model has no {name} autoencoder; it has {', '.join(self.autoencoders)}.")
-        return self.autoencoders[name]
+        network = modality(name).network
+        if network not in self.autoencoders:
+            raise ValueError(f"This model has no {name} autoencoder; it has {', '.join(self.autoencoders) or 'none'}.")
+        return self.autoencoders[network]

@@ -2,9 +2,63 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-from .config import DiffuserConfig, UNetConfig
+from .config import (
+    AudioAutoencoderConfig,
+    ClapConfig,
+    CoDiConfig,
+    DiffuserConfig,
+    ImageAutoencoderConfig,
+    MelConfig,
+    TextAutoencoderConfig,
+    TextEncoderConfig,
+    TransformerConfig,
+    UNetConfig,
+    VisionEncoderConfig,
+    VocoderConfig,
+)
+
+
+def from_reference(config: dict[str, Any]) -> CoDiConfig:
+    """Read a model's configuration; parts that are absent do not exist in the result.
+
+    Parameters
+    ----------
+    config : dict
+        Any of `unet` (or its contents, see `diffuser_from_reference`), `clip`, `clap`, `optimus`, `autokl`, `audioldm`
+        and `hifigan_initial_channel`; or the configuration of one of these alone; or a file of the reference vectors,
+        which holds one of those under `config` or `small_config`.
+    """
+    if "small_config" in config:
+        config = config["small_config"]
+    elif "config" in config and "symbol" not in config["config"]:
+        config = config["config"]
+    if "symbol" in config or "symbol" in config.get("config", ()):
+        config = {"optimus": config if "config" in config else {"config": config}}
+    elif "projection_dim" in config:
+        config = {"clip": config}
+    elif "depths" in config:
+        config = {"clap": config}
+    elif "ddconfig" in config:
+        config = {"audioldm" if "hifigan" in config else "autokl": config}
+    audioldm = config.get("audioldm")
+    if audioldm and "hifigan_initial_channel" in config:
+        audioldm = {**audioldm, "hifigan": {"upsample_initial_channel": config["hifigan_initial_channel"]}}
+
+    def read(reader: Callable[[dict[str, Any]], Any], part: dict[str, Any] | None) -> Any:
+        return reader(part) if part else None
+
+    return CoDiConfig(
+        diffuser=diffuser_from_reference(config.get("unet", config)),
+        text_encoder=read(text_encoder_from_reference, config.get("clip")),
+        image_encoder=read(vision_encoder_from_reference, config.get("clip")),
+        audio_encoder=read(clap_from_reference, config.get("clap")),
+        text_autoencoder=read(text_autoencoder_from_reference, config.get("optimus")),
+        image_autoencoder=read(image_autoencoder_from_reference, config.get("autokl")),
+        audio_autoencoder=read(audio_autoencoder_from_reference, audioldm),
+    )
 
 
 def diffuser_from_reference(config: dict[str, Any]) -> DiffuserConfig:
@@ -39,4 +93,132 @@ def _unet(name: str, args: dict[str, Any]) -> UNetConfig:
         environment_res_blocks=tuple(args["num_noattn_blocks_connector"]),
         temporal=bool(args.get("use_video_architecture", False)),
         text_positions=positions.pop() if positions else None,
+    )
+
+
+def text_encoder_from_reference(config: dict[str, Any]) -> TextEncoderConfig:
+    """Read the configuration of CLIP, with `text`, `vision` and `projection_dim` (SPEC section 3.1)."""
+    text = config["text"]
+    return TextEncoderConfig(
+        vocab_size=text.get("vocab_size", 49408),
+        positions=text.get("max_position_embeddings", 77),
+        width=text["hidden_size"],
+        layers=text["num_hidden_layers"],
+        heads=text["num_attention_heads"],
+        embedding_dim=config["projection_dim"],
+        mlp=text["intermediate_size"],
+    )
+
+
+def vision_encoder_from_reference(config: dict[str, Any]) -> VisionEncoderConfig:
+    """Read the same configuration for the image encoder, which the original always gives temporal layers."""
+    vision = config["vision"]
+    return VisionEncoderConfig(
+        image_size=vision.get("image_size", 224),
+        patch=vision.get("patch_size", 14),
+        width=vision["hidden_size"],
+        layers=vision["num_hidden_layers"],
+        heads=vision["num_attention_heads"],
+        mlp=vision["intermediate_size"],
+        embedding_dim=config["projection_dim"],
+        temporal=True,
+    )
+
+
+def clap_from_reference(config: dict[str, Any]) -> ClapConfig:
+    """Read the shape of CLAP's audio encoder (SPEC section 3.2); its spectrograms are always the published ones."""
+    return ClapConfig(
+        width=config["embed_dim"],
+        depths=tuple(config["depths"]),
+        heads=tuple(config["num_heads"]),
+        window=config.get("window_size", 8),
+        embedding_dim=config["joint_embed_shape" if "joint_embed_shape" in config else "joint"],
+    )
+
+
+def image_autoencoder_from_reference(config: dict[str, Any]) -> ImageAutoencoderConfig:
+    """Read the image KL-VAE's `ddconfig` (SPEC section 5.1), or what such holds, and `scale_factor` if it is given."""
+    return ImageAutoencoderConfig(**_kl(config, 4), **_given(config, scale_factor="scale_factor"))
+
+
+def audio_autoencoder_from_reference(config: dict[str, Any]) -> AudioAutoencoderConfig:
+    """Read the mel VAE's `ddconfig` (SPEC section 5.2), or what such holds, and the vocoder's `hifigan`.
+
+    `hifigan`, `stft`, `time` and `scale_factor` may be absent. The result has the released processing on, for which a
+    second of `time` is 102.4 frames.
+    """
+    stft, hifigan = config.get("stft", {}), config.get("hifigan", {})
+    mel = MelConfig(
+        **_given(stft, n_fft="filter_length", hop="hop", bands="n_mel", sample_rate="sr", f_min="fmin", f_max="fmax")
+    )
+    return AudioAutoencoderConfig(
+        **_kl(config, 8),
+        **_given(config, scale_factor="scale_factor"),
+        seconds=int(config.get("time", 10.0) * 102.4) * mel.hop / mel.sample_rate,
+        mel=mel,
+        released_processing=True,
+        vocoder=_vocoder(hifigan),
+    )
+
+
+def text_autoencoder_from_reference(config: dict[str, Any]) -> TextAutoencoderConfig:
+    """Read the `config` of Optimus (SPEC section 5.3), or `encoder`, `decoder` and `latent`; `scale_factor` if any."""
+    encoder, decoder, latent_dim = config.get("encoder"), config.get("decoder"), config.get("latent")
+    if "config" in config:
+        args = config["config"]["args"]
+        encoder, decoder = (args[name]["args"]["config"] for name in ("encoder", "decoder"))
+        latent_dim = args["args"]["latent_size"]
+    return TextAutoencoderConfig(
+        latent_dim=latent_dim,
+        **_given(config, scale_factor="scale_factor"),
+        encoder=TransformerConfig(
+            vocab_size=encoder.get("vocab_size", 28996),
+            positions=encoder.get("max_position_embeddings", 512),
+            width=encoder["hidden_size"],
+            hidden=encoder["intermediate_size"],
+            layers=encoder["num_hidden_layers" if "num_hidden_layers" in encoder else "layers"],
+            heads=encoder["num_attention_heads" if "num_attention_heads" in encoder else "heads"],
+        ),
+        decoder=TransformerConfig(
+            vocab_size=decoder.get("vocab_size", 50260),
+            positions=decoder["n_ctx"],
+            width=decoder["n_embd"],
+            hidden=4 * decoder["n_embd"],
+            layers=decoder["n_layer"],
+            heads=decoder["n_head"],
+        ),
+    )
+
+
+def _given(config: dict[str, Any], **names: str) -> dict[str, Any]:
+    """Our fields whose names there are in `config`; lists become tuples."""
+    values = {ours: config[theirs] for ours, theirs in names.items() if theirs in config}
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+
+
+def _kl(config: dict[str, Any], latent_channels: int) -> dict[str, Any]:
+    args = config.get("ddconfig", config)
+    latent_channels = args.get("z_channels", latent_channels)
+    if config.get("embed_dim", latent_channels) != latent_channels or args.get("attn_resolutions"):
+        raise ValueError("An autoencoder with embed_dim unlike z_channels, or with attn_resolutions, is not supported.")
+    return {
+        "latent_channels": latent_channels,
+        "channels": tuple(args["ch"] * factor for factor in args["ch_mult"]),
+        "layers_per_block": args["num_res_blocks"],
+    }
+
+
+def _vocoder(config: dict[str, Any]) -> VocoderConfig:
+    dilations = {tuple(row) for row in config.get("resblock_dilation_sizes", ())}
+    if len(dilations) > 1 or config.get("resblock", "1") != "1":
+        raise ValueError("A vocoder whose residual blocks differ in their dilations, or of type 2, is not supported.")
+    return VocoderConfig(
+        **_given(
+            config,
+            channels="upsample_initial_channel",
+            rates="upsample_rates",
+            kernels="upsample_kernel_sizes",
+            block_kernels="resblock_kernel_sizes",
+        ),
+        **({"dilations": dilations.pop()} if dilations else {}),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -12,18 +13,24 @@ from .conditioning import Prompt
 from .diffuser import Diffuser
 from .diffuser.joint import Strength
 from .diffusion import BETA_END, BETA_START, STEPS
+from .released import ReleasedDDIM
 
-SAMPLERS = ("dpmpp_2m", "ddim", "euler")
+SAMPLERS = ("dpmpp_2m", "ddim", "euler", "ddim_released")
 
 
 def make_scheduler(sampler: str, steps: int) -> Any:
-    """A diffusers scheduler on CoDi's noise schedule, set to `steps` steps; one is needed for every stream."""
+    """A diffusers scheduler on CoDi's noise schedule, set to `steps` steps; one is needed for every stream.
+
+    "ddim_released" is the released code's own rule instead.
+    """
     import diffusers
 
     if sampler not in SAMPLERS:
         raise ValueError(f"There is no sampler {sampler!r}; choose from {', '.join(SAMPLERS)}.")
     if not 1 <= steps <= STEPS:
         raise ValueError(f"{steps} steps are not possible: choose 1 to {STEPS}.")
+    if sampler == "ddim_released":
+        return ReleasedDDIM(steps)
     shared = {
         "num_train_timesteps": STEPS,
         "beta_start": BETA_START,
@@ -72,6 +79,8 @@ def sample(
     dict of str to Tensor
         Scaled latents, shaped like `noise`.
     """
+    if not math.isfinite(guidance):
+        raise ValueError(f"The guidance {guidance} is not a number to scale with: choose a finite one, such as 7.5.")
     schedulers = {name: make_scheduler(sampler, steps) for name in noise}
     timesteps = next(iter(schedulers.values())).timesteps
     device = prompt.embedding.device

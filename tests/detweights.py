@@ -59,3 +59,11 @@ def fill_(module, prefix="", name=lambda key: key, gain=1.0):
             seen.add(value.data_ptr())
             value.copy_(torch.from_numpy(det_array(prefix + name(key), tuple(value.shape), gain)))
     return module
+
+
+def det_input(name, shape, kind="normal"):
+    """Inputs: a sum of twelve uniforms (nearly normal), or uniform in -1..1."""
+    n = int(np.prod(shape))
+    if kind == "uniform":
+        return (det_uniform(name, n) * 2 - 1).reshape(shape).astype(np.float32)
+    return (det_uniform(name, 12 * n).reshape(12, n).astype(np.float64).sum(0) - 6.0).reshape(shape).astype(np.float32)

@@ -2,5 +2,6 @@
 
 from .kl import AudioAutoencoder, ImageAutoencoder
 from .mel import LogMel, resample
+from .optimus import TextAutoencoder
 
-__all__ = ["AudioAutoencoder", "ImageAutoencoder", "LogMel", "resample"]
+__all__ = ["AudioAutoencoder", "ImageAutoencoder", "LogMel", "TextAutoencoder", "resample"]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from ..config import AudioAutoencoderConfig, ImageAutoencoderConfig
 from .mel import LogMel, resample
+from .vocoder import Vocoder
 
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
@@ -32,7 +33,10 @@ def _autoencoder_kl(channels: int, config: ImageAutoencoderConfig | AudioAutoenc
 
 
 class ImageAutoencoder(nn.Module):
-    """Pictures <-> latents (SPEC section 5.1). Latents are in VAE units: the diffuser's are `scale_factor` times these."""
+    """Pictures <-> latents (SPEC section 5.1). Latents are in VAE units: the diffuser's are `scale_factor` times these.
+
+    Videos, which have an axis of frames after the channels, are taken frame by frame.
+    """
 
     def __init__(self, config: ImageAutoencoderConfig):
         super().__init__()
@@ -52,6 +56,8 @@ class ImageAutoencoder(nn.Module):
                 f"An image of {width} x {height} pixels cannot be encoded: "
                 f"resize it to multiples of {self.downscale} pixels."
             )
+        if pixels.ndim == 5:
+            return torch.stack([self.encode(frame, generator) for frame in pixels.unbind(2)], 2)
         posterior = self.posterior(pixels)
         return posterior.mode() if generator is None else posterior.sample(generator)
 
@@ -65,18 +71,28 @@ class ImageAutoencoder(nn.Module):
 
     def reconstruct(self, latents: Tensor) -> Tensor:
         """Like `decode`, but in -1..1 and not clamped."""
+        if latents.ndim == 5:
+            return torch.stack([self.reconstruct(frame) for frame in latents.unbind(2)], 2)
         return nn.functional.pixel_shuffle(self.vae.decode(latents).sample, self.config.patch)
 
 
 class AudioAutoencoder(nn.Module):
-    """Sounds <-> latents by way of log-mel spectrograms (SPEC section 5.2), time before frequency."""
+    """Sounds <-> latents by way of log-mel spectrograms (SPEC section 5.2), time before frequency.
 
-    def __init__(self, config: AudioAutoencoderConfig):
+    Parameters
+    ----------
+    config : AudioAutoencoderConfig
+    operations : module or class
+        Where the vocoder's layers come from: `torch.nn`, or one of ComfyUI's `comfy.ops`.
+    """
+
+    def __init__(self, config: AudioAutoencoderConfig, *, operations: Any = nn):
         super().__init__()
         self.config = config
         self.downscale = config.patch * 2 ** (len(config.channels) - 1)
         self.vae = _autoencoder_kl(1, config)
         self.mel = LogMel(config.mel)
+        self.vocoder = Vocoder(config.vocoder, config.mel.bands, operations=operations) if config.vocoder else None
 
     def latent_shape(self, seconds: float) -> tuple[int, int, int]:
         """Channels, time steps and bands of the latent of a sound, rounded up to whole steps.
@@ -94,16 +110,25 @@ class AudioAutoencoder(nn.Module):
     ) -> Tensor:
         """Mono ``[B, 1, N]`` in -1..1 -> ``[B, C, T, F]``; padded with silence to whole latent steps.
 
-        `sample_rate` is in Hz and, by default, the model's own. `ValueError` for more than one channel or an empty sound.
+        With `released_processing`, cut or padded to `config.seconds` instead. `sample_rate` is in Hz and, by default,
+        the model's own. `ValueError` for more than one channel or an empty sound.
         """
         if waveform.ndim != 3 or waveform.shape[1] != 1:
-            raise ValueError(f"A mono sound [B, 1, N] is needed, not {list(waveform.shape)}: average its channels first.")
+            raise ValueError(
+                f"A mono sound [B, 1, N] is needed, not {list(waveform.shape)}: average its channels first."
+            )
         if waveform.shape[-1] == 0:
             raise ValueError("The sound is empty: it has no samples.")
         waveform = resample(waveform, sample_rate or self.config.mel.sample_rate, self.config.mel.sample_rate)
-        _, steps, _ = self.latent_shape(waveform.shape[-1] / self.config.mel.sample_rate)
-        length = steps * self.downscale * self.config.mel.hop
-        posterior = self.posterior(self.mel(nn.functional.pad(waveform, (0, length - waveform.shape[-1]))))
+        if self.config.released_processing:
+            waveform = waveform - waveform.mean(-1, keepdim=True)
+            waveform = 0.5 * waveform / (waveform.abs().amax(-1, keepdim=True) + 1e-8)
+            length = round(self.config.seconds * self.config.mel.sample_rate)
+        else:
+            _, steps, _ = self.latent_shape(waveform.shape[-1] / self.config.mel.sample_rate)
+            length = steps * self.downscale * self.config.mel.hop
+        log_mel = self.mel(nn.functional.pad(waveform, (0, length - waveform.shape[-1])))
+        posterior = self.posterior(log_mel.to(waveform.dtype))
         return posterior.mode() if generator is None else posterior.sample(generator)
 
     def posterior(self, log_mel: Tensor) -> DiagonalGaussianDistribution:
@@ -117,5 +142,11 @@ class AudioAutoencoder(nn.Module):
         return mel * self.config.mel_std + self.config.mel_mean
 
     def decode(self, latents: Tensor) -> Tensor:
-        """``[B, C, T, F]`` -> mono waveform ``[B, 1, N]`` in -1..1 at `config.mel.sample_rate`."""
-        return self.mel.invert(self.decode_mel(latents)).clamp(-1, 1)
+        """``[B, C, T, F]`` -> mono waveform ``[B, 1, N]`` in -1..1 at `config.mel.sample_rate`.
+
+        N is what the frames of the log-mel last; a vocoder may give a little more (`Vocoder.forward`).
+        """
+        if self.config.released_processing and latents.abs().amax() * self.config.scale_factor > 100:
+            latents = latents.clamp(-10 / self.config.scale_factor, 10 / self.config.scale_factor)
+        log_mel = self.decode_mel(latents)
+        return self.mel.invert(log_mel).clamp(-1, 1) if self.vocoder is None else self.vocoder(log_mel)

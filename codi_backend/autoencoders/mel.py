@@ -43,12 +43,12 @@ class LogMel(nn.Module):
             waveform.squeeze(1).float(),
             config.n_fft,
             config.hop,
-            window=self.window,
+            window=self.window.float(),
             center=True,
             pad_mode="reflect",
             return_complex=True,
         )
-        mel = self.bank @ spectrum.abs()[..., : waveform.shape[-1] // config.hop]
+        mel = self.bank.float() @ spectrum.abs()[..., : waveform.shape[-1] // config.hop]
         return mel.clamp(min=config.floor).log().transpose(1, 2).unsqueeze(1)
 
     def invert(self, log_mel: Tensor, iterations: int = 32) -> Tensor:
@@ -80,7 +80,9 @@ class LogMel(nn.Module):
         start = self.bank.T @ mel
         estimate = start + 1e-3 * start.amax((1, 2), keepdim=True) + 1e-9
         for _ in range(iterations):
-            estimate = estimate * (self.bank.T @ (mel / (self.bank @ estimate).clamp(min=1e-9))) / weight.clamp(min=1e-9)
+            estimate = (
+                estimate * (self.bank.T @ (mel / (self.bank @ estimate).clamp(min=1e-9))) / weight.clamp(min=1e-9)
+            )
         return estimate
 
 

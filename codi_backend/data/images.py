@@ -35,7 +35,7 @@ def _draw(scene: Scene, visible: int) -> np.ndarray:
     return image
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def shape_mask(shape: str, size: int) -> np.ndarray:
     """Coverage of each pixel by a shape that fills a box of `size` pixels: float32 ``[size, size]`` in 0..1."""
     big = size * _OVERSAMPLING

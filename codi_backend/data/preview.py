@@ -33,9 +33,8 @@ def write_preview(out: Path, count: int, seed: int, split: str) -> Path:
             to_picture(frame).resize((64 * _ZOOM, 64 * _ZOOM), Image.Resampling.NEAREST)
             for frame in item["video"].unbind(1)
         ]
-        frames[0].save(
-            out / f"{i}.webp", save_all=True, append_images=frames[1:], duration=round(1000 / FRAME_RATE), loop=0, lossless=True
-        )
+        clip = {"save_all": True, "append_images": frames[1:], "duration": round(1000 / FRAME_RATE), "loop": 0}
+        frames[0].save(out / f"{i}.webp", lossless=True, **clip)
         picture.save(out / f"{i}.png")
         save_wav(out / f"{i}.wav", item["audio"], SAMPLE_RATE)
         spectrogram_picture(mel, item["audio"]).save(out / f"{i}_sound.png")
@@ -53,8 +52,8 @@ def write_preview(out: Path, count: int, seed: int, split: str) -> Path:
     page = out / "index.html"
     page.write_text(
         "<!doctype html><meta charset='utf-8'><title>Shapes &amp; Chimes</title><style>"
-        "body{font:15px system-ui;margin:2rem;display:flex;flex-wrap:wrap;gap:1.5rem}figure{margin:0;width:400px}"
+        "body{font:15px system-ui;margin:2rem;display:flex;flex-wrap:wrap;gap:1.5rem}figure{margin:0;width:600px}"
         "img{width:192px;height:192px;margin:0 4px 4px 0;image-rendering:pixelated}"
-        "audio{width:388px}</style>" + "".join(cards)
+        "audio{width:592px}</style>" + "".join(cards)
     )
     return page

@@ -22,7 +22,7 @@ def render_sound(scene: Scene) -> np.ndarray:
     return wave * np.float32(scene.peak / np.abs(wave).max())
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _note(shape: str, pitch: float) -> np.ndarray:
     """A note that begins at sample 0 and rings to the end of the clip."""
     t = np.arange(SAMPLES) / SAMPLE_RATE

@@ -81,7 +81,8 @@ class Diffuser(nn.Module):
             Prompt tokens, ``[B, L, context_dim]``.
         alignment : {"paper", "released", "none"}
             What a stream's connectors attend to: the environment embeddings of the *other* streams; its own, as the
-            released code does (SPEC quirk Q-SELF-ENV); or nothing (connectors off). One stream alone has them off.
+            released code does (SPEC quirk Q-SELF-ENV); or nothing (connectors off). One stream alone has them off, and
+            so has every run with a network that was made without connectors.
         strength : float or dict of (listener, speaker) to float
             How much a listener hears of a speaker, at least 0; pairs that the dict does not name count 1. The largest
             strength of a listener gates its connectors (0: off, bit for bit as with "none"; 1: full effect), and the
@@ -115,6 +116,8 @@ class Diffuser(nn.Module):
     def environment(self, latents: Mapping[str, Tensor], timesteps: Tensor) -> dict[str, Tensor]:
         """Environment embedding of every stream, ``[B, environment_dim]`` of length 1 (SPEC section 2, step 4)."""
         self._check(latents, timesteps)
+        if deaf := [name for name in latents if not self._network(name).config.aligned]:
+            raise ValueError(f"This model has no environment encoder for {', '.join(deaf)}: load a later edition.")
         emb = self._embed_time(latents, timesteps)
         return {name: self._network(name).environment(x, emb[modality(name).network]) for name, x in latents.items()}
 
@@ -136,7 +139,7 @@ class Diffuser(nn.Module):
             raise ValueError(f"strength names {', '.join(strange)}; its keys are pairs of {', '.join(MODALITIES)}.")
         if not all(w >= 0 for w in (default, *given.values())):
             raise ValueError("strength must be 0 or more; 0 switches the connection off.")
-        if len(streams) < 2:
+        if len(streams) < 2 or not all(self._network(name).config.aligned for name in streams):
             alignment = "none"
         return {
             listener: {

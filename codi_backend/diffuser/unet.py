@@ -61,7 +61,7 @@ class UNet(nn.Module):
         self.time_embed = nn.Sequential(
             make.linear(config.model_channels, emb_dim), nn.SiLU(), make.linear(emb_dim, emb_dim)
         )
-        self.environment_encoder = EnvironmentEncoder(config, kit)
+        self.environment_encoder = EnvironmentEncoder(config, kit) if config.aligned else None
         self.input_connectors = nn.ModuleDict()
         self.output_connectors = nn.ModuleDict()
         self.input_blocks, skips = self._encoder(kit)

@@ -86,7 +86,14 @@ def evaluate(
 
 
 def _judged(
-    codi: CoDi, scenes: Sequence[Scene], said: tuple[str, ...], *, alignment: str, steps: int, guidance: float, seed: int
+    codi: CoDi,
+    scenes: Sequence[Scene],
+    said: tuple[str, ...],
+    *,
+    alignment: str,
+    steps: int,
+    guidance: float,
+    seed: int,
 ) -> list[dict[str, Any]]:
     judged = []
     for first in range(0, len(scenes), _BATCH):

@@ -40,9 +40,7 @@ class TextEncoder(nn.Module):
         self.token_embedding = operations.Embedding(config.vocab_size, width, **place)
         self.token_projection = operations.Linear(width, config.width, **place) if config.token_dim else nn.Identity()
         self.position_embedding = operations.Embedding(config.positions, config.width, **place)
-        self.layers = nn.ModuleList(
-            [_Layer(config.width, config.heads, operations, place) for _ in range(config.layers)]
-        )
+        self.layers = nn.ModuleList([_Layer(config, operations, place) for _ in range(config.layers)])
         self.final_layer_norm = operations.LayerNorm(config.width, **place)
         self.text_projection = operations.Linear(config.width, config.embedding_dim, bias=False, **place)
 
@@ -72,16 +70,17 @@ class TextEncoder(nn.Module):
 class _Layer(nn.Module):
     """A pre-norm transformer layer with causal attention and CLIP's approximate GELU; ``[B, L, C]`` keeps its shape."""
 
-    def __init__(self, width: int, heads: int, operations: Any, place: dict[str, Any]):
+    def __init__(self, config: TextEncoderConfig, operations: Any, place: dict[str, Any]):
         super().__init__()
-        self.heads = heads
+        width, mlp = config.width, config.mlp or 4 * config.width
+        self.heads = config.heads
         self.layer_norm1 = operations.LayerNorm(width, **place)
         self.q_proj, self.k_proj, self.v_proj, self.out_proj = (
             operations.Linear(width, width, **place) for _ in range(4)
         )
         self.layer_norm2 = operations.LayerNorm(width, **place)
-        self.fc1 = operations.Linear(width, 4 * width, **place)
-        self.fc2 = operations.Linear(4 * width, width, **place)
+        self.fc1 = operations.Linear(width, mlp, **place)
+        self.fc2 = operations.Linear(mlp, width, **place)
 
     def forward(self, h: Tensor) -> Tensor:
         x = self.layer_norm1(h)

@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+_Rows = list[dict[str, float]]
+
 
 @dataclass(frozen=True)
 class Options:
@@ -34,8 +36,8 @@ class Options:
 class Stage(nn.Module):
     """What a stage provides: the trained networks as submodules with gradients, its data, and a loss.
 
-    `forward(batch, generator)` returns the loss and a dict of figures to log. Randomness comes from the generator alone,
-    which is seeded from (seed, step, process), so that an interrupted run resumes on the very same path.
+    `forward(batch, generator)` returns the loss and a dict of figures to log. Randomness comes from the generator
+    alone, which is seeded from (seed, step, process), so that an interrupted run resumes on the very same path.
     """
 
     name: str
@@ -71,6 +73,7 @@ def train(stage: Stage, options: Options, out: Path, report: Callable[[str], Non
         The training record: options, seconds, machine, final losses.
     """
     from accelerate import Accelerator
+    from accelerate.utils import send_to_device
 
     folder = out / stage.name
     folder.mkdir(parents=True, exist_ok=True)
@@ -80,18 +83,20 @@ def train(stage: Stage, options: Options, out: Path, report: Callable[[str], Non
         trained.values(), options.learning_rate, betas=(0.9, 0.99), weight_decay=options.weight_decay
     )
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, options))
-    state = _State(folder / "state.pt", trained, optimizer, schedule)
-    first, seconds, history = state.load(options)
     wrapped, optimizer = accelerator.prepare(stage, optimizer)
+    state = _State(folder / "state.pt", trained, optimizer, schedule)
+    first, seconds, history, recent = state.load(options)
     batches = _Batches(stage, options, first, accelerator.process_index, accelerator.num_processes)
-    begun, recent = time.monotonic(), []
+    begun = time.monotonic()
     for step, batch in enumerate(batches, first):
         generator = torch.Generator().manual_seed(
             (options.seed * 1_000_003 + step) * accelerator.num_processes + accelerator.process_index
         )
-        loss, figures = wrapped(batch, generator)
+        loss, figures = wrapped(send_to_device(batch, accelerator.device), generator)
         if not math.isfinite(value := float(loss.detach())):
-            raise RuntimeError(f"The loss of stage {stage.name} is {value} at step {step}: lower the learning rate.")
+            raise FloatingPointError(
+                f"The loss of stage {stage.name} is {value} at step {step}: lower the learning rate."
+            )
         accelerator.backward(loss)
         accelerator.clip_grad_norm_(trained.values(), options.clip)
         optimizer.step()
@@ -110,14 +115,15 @@ def train(stage: Stage, options: Options, out: Path, report: Callable[[str], Non
                 text = "  ".join(f"{key} {value:.4f}" for key, value in means.items())
                 report(f"{stage.name} {done}/{options.steps}  {text}  {spent / 60:.1f} min, {left / 60:.1f} left")
         if accelerator.is_main_process and (done % options.save_every == 0 or done == options.steps):
-            state.save(done, seconds + time.monotonic() - begun, history, options)
+            state.save(done, seconds + time.monotonic() - begun, history, recent, options)
             _plot(history, folder, stage.name)
     state.use_average()
     return {
         "stage": stage.name,
         "options": asdict(options),
         "minutes": round((seconds + time.monotonic() - begun) / 60, 1),
-        "machine": f"{accelerator.device.type}, {torch.get_num_threads()} threads, {accelerator.num_processes} process(es)",
+        "machine": f"{accelerator.device.type}, {torch.get_num_threads()} threads, "
+        f"{accelerator.num_processes} process(es)",
         "torch": torch.__version__,
         "final": history[-1] if history else {},
     }
@@ -145,13 +151,14 @@ class _State:
         for name, p in self.trained.items():
             p.copy_(self.averaged[name])
 
-    def save(self, step: int, seconds: float, history: list[dict[str, float]], options: Options) -> None:
+    def save(self, step: int, seconds: float, history: _Rows, recent: _Rows, options: Options) -> None:
         partial = self.path.with_suffix(".partial")
         torch.save(
             {
                 "step": step,
                 "seconds": seconds,
                 "history": history,
+                "recent": recent,  # steps since the last row of history
                 "options": asdict(options),
                 "trained": {name: p.detach() for name, p in self.trained.items()},
                 "averaged": self.averaged,
@@ -163,21 +170,22 @@ class _State:
         os.replace(partial, self.path)
 
     @torch.no_grad()
-    def load(self, options: Options) -> tuple[int, float, list[dict[str, float]]]:
+    def load(self, options: Options) -> tuple[int, float, _Rows, _Rows]:
         if not self.path.exists():
-            return 0, 0.0, []
+            return 0, 0.0, [], []
         saved = torch.load(self.path, weights_only=True, map_location="cpu")
         fixed = ("batch_size", "learning_rate", "seed", "steps")
         if changed := [k for k in fixed if saved["options"][k] != asdict(options)[k]]:
             raise ValueError(
-                f"{self.path} was trained with another {' and '.join(changed)}: use the same, or remove it to start afresh."
+                f"{self.path} was trained with another {' and '.join(changed)}: use the same, "
+                "or remove it to start afresh."
             )
         for name, p in self.trained.items():
             p.copy_(saved["trained"][name])
             self.averaged[name] = saved["averaged"][name].to(p.device)
         self.optimizer.load_state_dict(saved["optimizer"])
         self.schedule.load_state_dict(saved["schedule"])
-        return saved["step"], saved["seconds"], saved["history"]
+        return saved["step"], saved["seconds"], saved["history"], saved.get("recent", [])
 
 
 def _plot(history: list[dict[str, float]], folder: Path, title: str) -> None:

@@ -28,8 +28,8 @@ OPTIONS = {
     "autoencoder_image": Options(steps=2500, batch_size=16, learning_rate=1.5e-3),
     "autoencoder_audio": Options(steps=1000, batch_size=16, learning_rate=1.5e-3),
     "prompts": Options(steps=2000, batch_size=256),
-    "diffuser_image": Options(steps=12000, batch_size=32),
-    "diffuser_audio": Options(steps=8000, batch_size=32),
+    "diffuser_image": Options(steps=10000, batch_size=32),
+    "diffuser_audio": Options(steps=6000, batch_size=32),
     "alignment_image_audio": Options(steps=3000, batch_size=32),
 }
 STAGES = tuple(OPTIONS)
@@ -53,7 +53,7 @@ def run_stage(name: str, out: Path, options: Options | None = None, report: Call
         (out / "config.json").write_text(config.to_json())
     for part, module in parts.items():
         path = out / "parts" / f"{part}.safetensors"
-        earlier = read_parts(path).training if name.startswith("alignment") else []
+        earlier = [r for r in read_parts(path).training if r["stage"] != name] if name.startswith("alignment") else []
         save_parts(path, config, {part: module.state_dict()}, [*earlier, record])
 
 
@@ -122,7 +122,7 @@ def _with_scale_factor(config: CoDiConfig, modality: str, autoencoder: nn.Module
     """Set the factor that gives the modality's latents unit variance over 512 scenes."""
     data = ShapesAndChimes(512, (modality,), seed=1)
     items = torch.stack([data[i][modality] for i in range(512)])
-    latents = autoencoder.encode(items)
+    latents = autoencoder.encode(items.to(next(autoencoder.parameters()).device))
     field = f"{modality}_autoencoder"
     part = dataclasses.replace(getattr(config, field), scale_factor=round(1 / float(latents.std()), 4))
     return dataclasses.replace(config, **{field: part})

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 import pytest
 import torch
 from host.comfy_host import Http, InProcess, find_comfyui
 from host.tiny_checkpoint import save_tiny
 
 NO_COMFYUI = "no ComfyUI: set COMFYUI_PATH to a checkout of ComfyUI 0.33.0 or newer"
+NO_REQUIREMENTS = "ComfyUI was found, but not its requirements: pip install its requirements.txt into this environment"
 
 
 @pytest.fixture(scope="session")
@@ -15,15 +18,18 @@ def comfyui():
     path = find_comfyui()
     if path is None:
         pytest.skip(NO_COMFYUI)
+    if not all(map(find_spec, ("aiohttp", "alembic", "comfy_kitchen", "comfyui_frontend_package"))):
+        pytest.skip(NO_REQUIREMENTS)
     return path
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item):
     report = yield
-    if report.skipped and NO_COMFYUI in str(report.longrepr):
-        # From one place, so that pytest's summary has one line about all of them.
-        report.longrepr = (__file__, 1, NO_COMFYUI)
+    for reason in (NO_COMFYUI, NO_REQUIREMENTS):
+        if report.skipped and reason in str(report.longrepr):
+            # From one place, so that pytest's summary has one line about all of them.
+            report.longrepr = (__file__, 1, reason)
     return report
 
 

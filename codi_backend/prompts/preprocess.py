@@ -1,0 +1,151 @@
+"""Pixels of image and video prompts, prepared as the original does (SPEC sections 3.1 and 4).
+
+Image prompts go through `square_image` and then `clip_pixels`, video prompts through `square_video` and `clip_pixels`.
+Everything runs on 8-bit values on the CPU, because the original's rounding decides the last bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+_MEAN = (0.48145466, 0.4578275, 0.40821073)
+_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+def square_image(pixels: Tensor, size: int = 512, generator: torch.Generator | None = None) -> Tensor:
+    """Cut a square out of each image and resize it (SPEC section 4).
+
+    Parameters
+    ----------
+    pixels : Tensor
+        ``[B, 3, H, W]`` in 0..1; values outside are clamped.
+    size : int
+        Side of the result, in pixels.
+    generator : torch.Generator, optional
+        For the original's random crop and random horizontal flip, drawn in its order. Without one the crop is central
+        and nothing is flipped.
+
+    Returns
+    -------
+    Tensor
+        ``[B, 3, size, size]`` in 0..1, multiples of 1/255, on the device of `pixels`.
+
+    Raises
+    ------
+    ValueError
+        For another shape, no pixels, or values that are not finite.
+    """
+    _check(pixels, "[B, 3, H, W]", 4)
+
+    def square(picture: Image.Image) -> Image.Image:
+        side = min(picture.size)
+        left, top = ((length - side) // 2 for length in picture.size)
+        if generator is not None and picture.width != picture.height:
+            top = _draw(picture.height - side, generator)
+            left = _draw(picture.width - side, generator)
+        cut = picture.crop((left, top, left + side, top + side)).resize((size, size), Image.Resampling.BICUBIC)
+        if generator is not None and torch.rand(1, generator=generator) < 0.5:
+            cut = cut.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        return cut
+
+    return _each(square, _rounded(pixels)).float().div(255).to(pixels.device)
+
+
+def square_video(pixels: Tensor, size: int = 256) -> Tensor:
+    """Cut the central square out of each frame and resize it without antialiasing (SPEC section 4).
+
+    Parameters
+    ----------
+    pixels : Tensor
+        ``[B, 3, T, H, W]`` in 0..1; values outside are clamped.
+    size : int
+        Side of the result, in pixels.
+
+    Returns
+    -------
+    Tensor
+        ``[B, 3, T, size, size]`` in 0..1, multiples of 1/255, on the device of `pixels`.
+
+    Raises
+    ------
+    ValueError
+        For another shape, no frames, or values that are not finite.
+    """
+    _check(pixels, "[B, 3, T, H, W]", 5)
+    height, width = pixels.shape[-2:]
+    side = min(height, width)
+    top, left = ((length - side + 1) // 2 for length in (height, width))  # rounded up, as in the original
+    frames = _rounded(pixels[..., top : top + side, left : left + side].transpose(1, 2).flatten(0, 1)).float()
+    resized = F.interpolate(frames, (size, size), mode="bicubic", align_corners=False).clamp(0, 255).round() / 255
+    return resized.unflatten(0, (len(pixels), -1)).transpose(1, 2).to(pixels.device)
+
+
+def clip_pixels(pixels: Tensor, size: int = 224) -> Tensor:
+    """Prepare pixels for `ImageEncoder`: resize the short side, crop centrally, normalise (SPEC section 3.1).
+
+    Parameters
+    ----------
+    pixels : Tensor
+        ``[B, 3, H, W]`` or ``[B, 3, T, H, W]`` in 0..1; values outside are clamped.
+    size : int
+        Side of the result, in pixels.
+
+    Returns
+    -------
+    Tensor
+        ``[B, 3, size, size]`` or ``[B, 3, T, size, size]``, normalised per channel, in single precision, on the device
+        of `pixels`.
+
+    Raises
+    ------
+    ValueError
+        For another shape, no pixels, or values that are not finite.
+    """
+    _check(pixels, "[B, 3, H, W] or [B, 3, T, H, W]", 4, 5)
+    video = pixels.ndim == 5
+    frames = pixels.transpose(1, 2).flatten(0, 1) if video else pixels
+    # The original comes from -1..1 and cuts the fraction off: the way there and back decides some of the last bits.
+    signed = frames.cpu().float().clamp(0, 1) * 2 - 1
+    cut = ((signed + 1) / 2 * 255).byte()
+
+    def centre(picture: Image.Image) -> Image.Image:
+        short = min(picture.size)
+        picture = picture.resize([size * length // short for length in picture.size], Image.Resampling.BICUBIC)
+        left, top = ((length - size) // 2 for length in picture.size)
+        return picture.crop((left, top, left + size, top + size))
+
+    result = _each(centre, cut).float().div(255)
+    result = (result - torch.tensor(_MEAN)[:, None, None]) / torch.tensor(_STD)[:, None, None]
+    if video:
+        result = result.unflatten(0, (len(pixels), -1)).transpose(1, 2)
+    return result.to(pixels.device)
+
+
+def _draw(highest: int, generator: torch.Generator) -> int:
+    return int(torch.randint(0, highest + 1, (1,), generator=generator))
+
+
+def _rounded(pixels: Tensor) -> Tensor:
+    return (pixels.cpu().float().clamp(0, 1) * 255).round().byte()
+
+
+def _each(change: Callable[[Image.Image], Image.Image], images: Tensor) -> Tensor:
+    """Apply a function on PIL pictures to each of 8-bit ``[N, 3, H, W]``; the results have one size."""
+    pictures = [change(Image.fromarray(image)) for image in images.permute(0, 2, 3, 1).numpy()]
+    return torch.from_numpy(np.stack([np.asarray(picture) for picture in pictures])).permute(0, 3, 1, 2)
+
+
+def _check(pixels: Tensor, expected: str, *ranks: int) -> None:
+    shape = list(pixels.shape)
+    if pixels.ndim not in ranks or shape[1] != 3:
+        raise ValueError(f"The pixels of a prompt are {expected}, not {shape}.")
+    if pixels.numel() == 0:
+        raise ValueError(f"There is nothing to encode in {shape}: give at least one image or frame.")
+    if not pixels.isfinite().all():
+        raise ValueError("The pixels of a prompt hold values that are not finite (NaN or infinity).")

@@ -1,0 +1,46 @@
+"""The sampler of the released code, step for step (SPEC section 1)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .diffusion import STEPS, alphas_cumprod
+
+
+class ReleasedDDIM:
+    """DDIM with eta 0 by the released rule, with the interface of a diffusers scheduler.
+
+    It differs from textbook DDIM: `steps` requested steps become ``ceil(1000 / (1000 // steps))``, timesteps are
+    shifted by one, and the last step ends at the noise level of timestep 0 instead of none.
+
+    Parameters
+    ----------
+    steps : int
+        1 to 500; `ValueError` otherwise, and for numbers that lead past the last timestep, such as 3.
+    """
+
+    init_noise_sigma = 1.0
+
+    def __init__(self, steps: int):
+        if not 1 <= steps <= STEPS:
+            raise ValueError(f"{steps} steps are not possible: choose 1 to {STEPS}.")
+        ascending = torch.arange(0, STEPS, STEPS // steps) + 1
+        if ascending[-1] >= STEPS:
+            raise ValueError(
+                f"{steps} steps are not possible with the released DDIM rule, which would need timestep {STEPS}: "
+                "choose a divisor of 1000 up to 500, such as 50."
+            )
+        alphas = alphas_cumprod()
+        previous = torch.cat([alphas[:1], alphas[ascending[:-1]]])
+        self.timesteps = ascending.flip(0)
+        self._alphas = {int(t): (float(alphas[t]), float(p)) for t, p in zip(ascending, previous)}
+
+    def scale_model_input(self, sample: Tensor, timestep: Tensor) -> Tensor:
+        return sample
+
+    def step(self, eps: Tensor, timestep: Tensor, sample: Tensor, return_dict: bool = False) -> tuple[Tensor, Tensor]:
+        """One step down: the next sample, and the clean latent that `eps` implies."""
+        a, previous = self._alphas[int(timestep)]
+        clean = (sample - (1 - a) ** 0.5 * eps) / a**0.5
+        return previous**0.5 * clean + (1 - previous) ** 0.5 * eps, clean

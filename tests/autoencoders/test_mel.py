@@ -1,0 +1,91 @@
+"""Log-mel spectrograms and the way back."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from codi_backend.autoencoders import AudioAutoencoder, LogMel
+from codi_backend.config import AudioAutoencoderConfig, MelConfig
+from codi_backend.data import Scene
+from codi_backend.data.sounds import render_sound
+from codi_backend.data.world import PITCHES
+
+SAMPLES = 10240
+
+
+@pytest.fixture(scope="module")
+def mel():
+    return LogMel(MelConfig(floor=3e-3))
+
+
+def note(colour):
+    scene = Scene(colour, "circle", 1, "slow", 0.1, 0.5, ((20, 20, 15),))
+    return torch.from_numpy(render_sound(scene))[None, None, :SAMPLES]
+
+
+def pitch(wave):
+    wave = wave.flatten().numpy()
+    spectrum = np.abs(np.fft.rfft(wave * np.hanning(len(wave))))
+    return np.argmax(spectrum) * 16000 / len(wave)
+
+
+@pytest.mark.parametrize("samples", [1600, 40960, 41119])
+def test_shape(mel, samples):
+    assert mel(torch.zeros(2, 1, samples)).shape == (2, 1, samples // 160, 64)
+
+
+def test_silence_is_the_floor(mel):
+    assert torch.equal(mel(torch.zeros(1, 1, 1600)), torch.full((1, 1, 10, 64), math.log(3e-3)))
+
+
+def test_bands_rise_with_the_pitch(mel):
+    loudest = [mel(note(colour))[0, 0, 15].argmax() for colour in PITCHES]
+    assert loudest == sorted(loudest) and loudest[0] < loudest[-1]
+
+
+def test_time_comes_before_frequency(mel):
+    levels = mel(note("red"))[0, 0].amax(1)
+    assert (levels[:5] == math.log(3e-3)).all()
+    assert 10 <= levels.argmax() <= 16
+
+
+def test_twice_as_loud_is_log_2_more(mel):
+    quiet, loud = mel(note("blue")), mel(2 * note("blue"))
+    heard = quiet > -4
+    torch.testing.assert_close((loud - quiet)[heard], torch.full((int(heard.sum()),), math.log(2)))
+
+
+@pytest.mark.parametrize("colour", PITCHES)
+def test_inversion_keeps_the_pitch(mel, colour):
+    wave = mel.invert(mel(note(colour)))
+    assert wave.shape == (1, 1, SAMPLES)
+    assert pitch(wave) == pytest.approx(PITCHES[colour], rel=0.04)  # the two closest are 12% apart
+
+
+def test_inversion_keeps_onset_and_loudness(mel):
+    wave = mel.invert(mel(note("green"))).flatten()
+    assert wave[:1000].abs().max() < 0.05 * wave.abs().max()
+    assert 0.25 < wave.abs().max() < 1
+
+
+def test_inversion_is_deterministic(mel):
+    spectrogram = mel(note("red"))
+    assert torch.equal(mel.invert(spectrogram, 2), mel.invert(spectrogram, 2))
+
+
+def test_silence_stays_silent(mel):
+    wave = mel.invert(torch.full((1, 1, 32, 64), math.log(3e-3)), 2)
+    assert wave.isfinite().all() and wave.abs().max() < 1e-3
+
+
+def test_constants_are_real_on_the_meta_device():
+    with torch.device("meta"):
+        autoencoder = AudioAutoencoder(AudioAutoencoderConfig(channels=(32, 32)))
+    assert all(p.is_meta for p in autoencoder.parameters())
+    assert autoencoder.mel.window.device.type == autoencoder.mel.bank.device.type == "cpu"
+
+
+def test_constants_are_not_stored(mel):
+    assert not mel.state_dict()

@@ -1,0 +1,61 @@
+"""Tensors as files and pictures."""
+
+import math
+import wave
+
+import numpy as np
+import pytest
+import torch
+
+from codi_backend.autoencoders import LogMel
+from codi_backend.config import MelConfig
+from codi_backend.media import save_wav, spectrogram_picture, to_picture
+
+
+def read(path):
+    with wave.open(str(path)) as file:
+        assert (file.getnchannels(), file.getsampwidth()) == (1, 2)
+        samples = np.frombuffer(file.readframes(file.getnframes()), "<i2") / 32767
+        return torch.from_numpy(samples).float()[None], file.getframerate()
+
+
+def tone(frequency, samples=16000):
+    return 0.5 * torch.sin(2 * math.pi * frequency * torch.arange(samples) / 16000)[None]
+
+
+@pytest.mark.parametrize("rate", [16000, 44100])
+def test_wav_round_trip(tmp_path, rate):
+    sound = tone(440)
+    save_wav(tmp_path / "a.wav", sound, rate)
+    again, read_rate = read(tmp_path / "a.wav")
+    assert read_rate == rate
+    torch.testing.assert_close(again, sound, atol=1 / 32767, rtol=0)
+
+
+def test_wav_clips(tmp_path):
+    save_wav(tmp_path / "a.wav", torch.tensor([[-3.0, -1.0, 0.0, 1.0, 3.0]]), 16000)
+    assert read(tmp_path / "a.wav")[0].tolist() == [[-1, -1, 0, 1, 1]]
+
+
+def test_picture():
+    pixels = torch.zeros(3, 4, 6)
+    pixels[0] = 1
+    pixels[1, 1, 5] = 0.5
+    pixels[2, 2, 3] = 7
+    picture = to_picture(pixels)
+    assert (picture.size, picture.mode) == ((6, 4), "RGB")
+    assert [picture.getpixel(at) for at in ((0, 0), (5, 1), (3, 2))] == [(255, 0, 0), (255, 128, 0), (255, 0, 255)]
+
+
+def test_spectrogram():
+    mel = LogMel(MelConfig())
+    sound = torch.cat([torch.zeros(1, 8000), tone(300, 8000)], 1)
+    low = np.asarray(spectrogram_picture(mel, sound), int).sum(2)
+    high = np.asarray(spectrogram_picture(mel, tone(3000)), int).sum(2)
+    assert low.shape == (64, 100)
+    assert low[:, 60:].max() > low[:, :40].max() + 200
+    assert high[:, 50].argmax() < 32 < low[:, 80].argmax()
+
+
+def test_silence_is_dark():
+    assert np.asarray(spectrogram_picture(LogMel(MelConfig()), torch.zeros(1, 1600))).max() < 40

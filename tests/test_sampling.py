@@ -1,0 +1,163 @@
+"""Samplers, guidance, and streams side by side."""
+
+import pytest
+import torch
+
+from codi_backend.conditioning import Prompt
+from codi_backend.diffusion import alphas_cumprod, stream_noise
+from codi_backend.sampling import SAMPLERS, sample
+
+SHAPES = {"image": (2, 4, 8, 8), "audio": (2, 8, 8, 8)}
+NOISE = {name: stream_noise(shape, 1, name) for name, shape in SHAPES.items()}
+DEFAULTS = {"steps": 2, "guidance": 4.0, "sampler": "ddim", "alignment": "paper", "strength": 1.0}
+
+
+@pytest.fixture(scope="module")
+def prompt(codi):
+    return codi.prompt("text", ["three red stars", "a blue cross"])
+
+
+@pytest.fixture
+def run(codi, prompt):
+    def call(noise=NOISE, diffuser=codi.diffuser, **changes):
+        return sample(diffuser, noise, prompt, **{**DEFAULTS, **changes})
+
+    return call
+
+
+def only(name):
+    return {name: NOISE[name]}
+
+
+class Oracle:
+    """Knows that the data are a single point, which the context may move; records what it is asked."""
+
+    def __init__(self, point=0.8, shift=0.0):
+        self.point, self.shift, self.asked = point, shift, []
+
+    def __call__(self, latents, timesteps, context, *, alignment, strength):
+        self.asked.append((timesteps, context, alignment, strength, float(latents["image"].std())))
+        alphas = alphas_cumprod()
+        low = timesteps.long().clamp(max=998)
+        a = torch.lerp(alphas[low], alphas[low + 1], timesteps.float() - low)
+        out = {}
+        for name, x in latents.items():
+            scale = a.reshape(-1, *[1] * (x.ndim - 1))
+            point = self.point + self.shift * context[:, 0, :1].reshape(scale.shape)
+            out[name] = (x - scale.sqrt() * point) / (1 - scale).sqrt()
+        return out
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_every_sampler_runs(run, sampler):
+    out = run(sampler=sampler)
+    assert {name: x.shape for name, x in out.items()} == SHAPES
+    assert all(x.isfinite().all() for x in out.values())
+    again = run(sampler=sampler)
+    assert all(torch.equal(x, again[name]) for name, x in out.items())
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_the_diffuser_is_given_unit_variance(run, sampler):
+    oracle = Oracle(point=0)
+    run(diffuser=oracle, sampler=sampler, guidance=1)
+    assert oracle.asked[0][-1] == pytest.approx(1, abs=0.05)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_every_sampler_finds_the_only_point(run, sampler):
+    for x in run(diffuser=Oracle(), sampler=sampler, steps=20).values():
+        assert (x - 0.8).abs().mean() < 0.03
+
+
+def test_one_ddim_step(run, codi, prompt):
+    out = run(only("image"), steps=1, guidance=1)
+    first, last = alphas_cumprod()[[0, 999]]
+    with torch.inference_mode():
+        eps = codi.diffuser(only("image"), torch.tensor([999, 999]), prompt.embedding)["image"]
+    clean = (NOISE["image"] - (1 - last).sqrt() * eps) / last.sqrt()
+    torch.testing.assert_close(out["image"], first.sqrt() * clean + (1 - first).sqrt() * eps, rtol=1e-4, atol=1e-3)
+
+
+def test_guidance_1_asks_for_the_prompt_alone(run, prompt):
+    oracle = Oracle()
+    run(diffuser=oracle, guidance=1)
+    assert all(torch.equal(context, prompt.embedding) for _, context, *_ in oracle.asked)
+
+
+def test_guidance_1_is_the_limit_of_guidance(run):
+    exact, close = run(guidance=1), run(guidance=1 + 1e-6)
+    for name in SHAPES:
+        torch.testing.assert_close(close[name], exact[name], rtol=1e-3, atol=1e-3)
+
+
+def test_guidance_0_ignores_the_prompt(run, codi, prompt):
+    empty = Prompt(prompt.unconditional, prompt.unconditional)
+    without = sample(codi.diffuser, NOISE, empty, **{**DEFAULTS, "guidance": 1})
+    for name, x in run(guidance=0).items():
+        torch.testing.assert_close(x, without[name], rtol=1e-3, atol=1e-3)
+
+
+def test_guidance_extrapolates_from_the_unconditional(run, prompt):
+    means = {g: run(diffuser=Oracle(shift=1), guidance=g, steps=20)["image"].mean((1, 2, 3)) for g in (0, 1, 3)}
+    step = means[1] - means[0]
+    assert step.abs().min() > 0.01
+    torch.testing.assert_close(means[3] - means[0], 3 * step, rtol=0.02, atol=0.01)
+
+
+def test_all_streams_share_the_noise_level(run):
+    oracle = Oracle()
+    run(diffuser=oracle, steps=5, alignment="none", strength=0.5)
+    assert len(oracle.asked) == 5
+    assert all((t == t[0]).all() for t, *_ in oracle.asked)
+    assert {(a, s) for _, _, a, s, _ in oracle.asked} == {("none", 0.5)}
+    times = [float(t[0]) for t, *_ in oracle.asked]
+    assert times == sorted(times, reverse=True) and times[0] == 999
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_without_alignment_a_stream_is_as_if_alone(run, sampler):
+    together = run(alignment="none", sampler=sampler)
+    for name in SHAPES:
+        assert torch.equal(together[name], run(only(name), sampler=sampler)[name])
+
+
+def test_with_alignment_streams_hear_each_other(run):
+    together, apart = run(alignment="paper"), run(alignment="none")
+    for name in SHAPES:
+        assert (together[name] - apart[name]).abs().max() > 1e-3
+    deaf = run(alignment="paper", strength=0.0)
+    assert all(torch.equal(deaf[name], apart[name]) for name in SHAPES)
+
+
+def test_progress(run):
+    seen = []
+    run(steps=4, progress=lambda *args: seen.append(args))
+    assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
+
+
+def test_progress_can_end_the_run(run):
+    oracle = Oracle()
+
+    def stop(done, total):
+        if done == 2:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        run(diffuser=oracle, steps=4, progress=stop)
+    assert len(oracle.asked) == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"sampler": "heun"}, "no sampler 'heun'; choose from dpmpp_2m, ddim, euler, ddim_released"),
+        ({"steps": 0}, "0 steps are not possible: choose 1 to 1000"),
+        ({"steps": 1001}, "1001 steps are not possible"),
+        ({"alignment": "loud"}, "no alignment 'loud'; choose from"),
+        ({"strength": -1.0}, "strength must be 0 or more"),
+    ],
+)
+def test_bad_arguments(run, changes, message):
+    with pytest.raises(ValueError, match=message):
+        run(**changes)

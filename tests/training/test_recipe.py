@@ -1,0 +1,144 @@
+"""All stages in order, on the tiny configuration."""
+
+import dataclasses
+import json
+
+import pytest
+import tiny
+import torch
+
+from codi_backend.checkpoints import read_parts
+from codi_backend.model import CoDi
+from codi_backend.training import recipe
+from codi_backend.training.loop import Options
+from codi_backend.training.recipe import STAGES, pack, run_stage
+
+OPTIONS = Options(steps=2, batch_size=2, warmup=0)
+PARTS = {
+    "autoencoder_image": {"autoencoders.image"},
+    "autoencoder_audio": {"autoencoders.audio"},
+    "prompts": {"prompt_encoders.text"},
+    "diffuser_image": {"diffuser.image"},
+    "diffuser_audio": {"diffuser.audio"},
+    "alignment_image_audio": {"diffuser.image", "diffuser.audio"},
+}
+
+
+def quiet(line):
+    pass
+
+
+def parts(out):
+    """Weights by part."""
+    return {p.stem: read_parts(p).parts[p.stem] for p in (out / "parts").glob("*.safetensors")}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A run folder, and the parts as every stage left them."""
+    out = tmp_path_factory.mktemp("run")
+    (out / "config.json").write_text(tiny.CONFIG.to_json())
+    after = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(recipe, "SCENES", 6)
+        for stage in STAGES:
+            run_stage(stage, out, OPTIONS, quiet)
+            after[stage] = parts(out)
+    return out, after
+
+
+def test_stages_are_in_order():
+    assert STAGES == tuple(PARTS)
+
+
+def test_every_stage_writes_its_parts_and_no_others(finished):
+    _, after = finished
+    before = {}
+    for stage in STAGES:
+        assert after[stage].keys() == before.keys() | PARTS[stage]
+        written = {name for name in before if tiny.changed(before[name], after[stage][name])}
+        assert written == PARTS[stage] & before.keys()
+        before = after[stage]
+
+
+def test_alignment_changes_only_what_listens(finished):
+    _, after = finished
+    for part in PARTS["alignment_image_audio"]:
+        names = tiny.changed(after["diffuser_audio"][part], after["alignment_image_audio"][part])
+        assert {name.split(".")[0] for name in names} == {
+            "environment_encoder",
+            "input_connectors",
+            "output_connectors",
+        }
+
+
+def test_scale_factors_give_unit_variance(finished):
+    out, _ = finished
+    config = recipe._config(out)
+    assert dataclasses.replace(config, image_autoencoder=None, audio_autoencoder=None) == dataclasses.replace(
+        tiny.CONFIG, image_autoencoder=None, audio_autoencoder=None
+    )
+    assert config.image_autoencoder.scale_factor != 0.7 and config.audio_autoencoder.scale_factor != 1.3
+    data = recipe.SceneLatents.load_or_encode(out, dict.fromkeys(("image", "audio")), 6)
+    assert all(0.5 < z.float().std() < 2 for z in data.latents.values())
+
+
+def test_packed_model_loads_and_generates(finished, tmp_path):
+    out, after = finished
+    files = pack(out, tmp_path)
+    assert {f.name for f in files} == {f"tiny_{part}.safetensors" for part in after[STAGES[-1]]}
+    codi = CoDi.load(files)
+    assert codi.config == recipe._config(out)
+    for part, state in tiny.states(codi).items():
+        assert all(torch.equal(v, after[STAGES[-1]][part][k].half().float()) for k, v in state.items())
+    assert codi.generate_latents(codi.prompt("text", "red"), ["image", "audio"], steps=1)["image"].isfinite().all()
+    recorded = {f.name: [r["stage"] for r in read_parts(f).training] for f in files}
+    assert recorded == {
+        "tiny_autoencoders.image.safetensors": ["autoencoder_image"],
+        "tiny_autoencoders.audio.safetensors": ["autoencoder_audio"],
+        "tiny_prompt_encoders.text.safetensors": ["prompts"],
+        "tiny_diffuser.image.safetensors": ["diffuser_image", "alignment_image_audio"],
+        "tiny_diffuser.audio.safetensors": ["diffuser_audio", "alignment_image_audio"],
+    }
+
+
+def test_finished_stages_run_again_unchanged(finished):
+    out, after = finished
+    for stage in ("prompts", "alignment_image_audio"):
+        run_stage(stage, out, OPTIONS, quiet)
+    assert not any(tiny.changed(state, after[STAGES[-1]][part]) for part, state in parts(out).items())
+    record = read_parts(out / "parts" / "diffuser.image.safetensors").training
+    assert [r["stage"] for r in record] == ["diffuser_image", "alignment_image_audio"]
+
+
+def test_every_stage_leaves_a_loss_curve(finished):
+    out, _ = finished
+    for stage in STAGES:
+        assert (out / stage / "loss.png").stat().st_size > 1000
+        assert [row["step"] for row in json.loads((out / stage / "loss.json").read_text())] == [2]
+
+
+@pytest.mark.parametrize(
+    ("stage", "missing"),
+    [
+        ("prompts", "autoencoders.image"),
+        ("diffuser_image", "prompt_encoders.text"),
+        ("alignment_image_audio", "diffuser.audio"),
+    ],
+)
+def test_stages_need_those_before_them(finished, tmp_path, stage, missing):
+    out, _ = finished
+    (tmp_path / "parts").mkdir()
+    for path in out.rglob("*"):
+        if path.is_file() and path.suffix in (".json", ".safetensors") and path.stem != missing:
+            copy = tmp_path / path.relative_to(out)
+            copy.parent.mkdir(exist_ok=True)
+            copy.write_bytes(path.read_bytes())
+    with pytest.raises(FileNotFoundError, match=f"{missing}.safetensors is missing: train the stage that makes"):
+        run_stage(stage, tmp_path, OPTIONS, quiet)
+
+
+def test_unknown_stage(tmp_path):
+    with pytest.raises(ValueError, match="no stage 'alignment'; choose from autoencoder_image, "):
+        run_stage("alignment", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
