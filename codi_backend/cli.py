@@ -76,7 +76,7 @@ def _preview(options: argparse.Namespace) -> None:
 def _add_train(commands: argparse._SubParsersAction) -> None:
     p = commands.add_parser("train", help="train a stage of the small model, or go on where it stopped")
     p.add_argument("stage", help="autoencoder_image, autoencoder_audio, prompts, diffuser_image, diffuser_audio, "
-                   "alignment_image_audio, or all, in this order")  # fmt: skip
+                   "refine_image, alignment_image_audio, or all, in this order")  # fmt: skip
     p.add_argument("--out", type=Path, default=Path("runs/mini"), help="run folder (default: runs/mini)")
     p.add_argument("--steps", type=int, help="optimizer steps (default: the recipe's)")
     p.add_argument("--batch-size", type=int, help="samples a step (default: the recipe's)")

@@ -19,6 +19,7 @@ from .modality import MODALITIES, modality
 from .parts import FIELDS, build
 from .prompts.preprocess import clip_pixels, square_image, square_video
 from .sampling import sample
+from .tensor_files import convert
 
 
 class CoDi(nn.Module):
@@ -109,7 +110,7 @@ class CoDi(nn.Module):
     @staticmethod
     def _assign(part: nn.Module, state: State, dtype: torch.dtype | None) -> None:
         if dtype is not None:
-            state = {key: value.to(dtype) if value.is_floating_point() else value for key, value in state.items()}
+            convert(state, dtype)
         part.load_state_dict(state, assign=True)
 
     def parts(self) -> dict[str, nn.Module]:
@@ -169,9 +170,11 @@ class CoDi(nn.Module):
             embedding = encoder(sounds, sample_rate)
             unconditional = encoder(torch.zeros_like(sounds[:1]), sample_rate)
         else:
-            square = square_video if name == "video" else square_image
-            pixels = [clip_pixels(square(pixels)) for pixels in (content, torch.full_like(content[:1], 0.5))]
-            embedding, unconditional = (encoder(p.to(weight.device, weight.dtype)) for p in pixels)
+            square = (square_video if name == "video" else square_image)(content)
+            grey = torch.full_like(square[:1], 0.5)
+            embedding, unconditional = (
+                encoder(clip_pixels(pixels).to(weight.device, weight.dtype)) for pixels in (square, grey)
+            )
         return Prompt(embedding, unconditional.expand_as(embedding))
 
     @torch.inference_mode()

@@ -27,6 +27,7 @@ class TensorFile:
         if not path.is_file():
             raise FileNotFoundError(f"There is no checkpoint file {path}.")
         self.path = path
+        self._mapped = True
         self.metadata: dict[str, str] = {}
         with open(path, "rb") as file:
             head = file.read(256).lstrip().lower()
@@ -41,7 +42,11 @@ class TensorFile:
         return iter(self._tensors if self._tensors is not None else self._file.keys())
 
     def __getitem__(self, key: str) -> Tensor:
-        return self._tensors[key] if self._tensors is not None else self._file.get_tensor(key)
+        tensor = self._tensors[key] if self._tensors is not None else self._file.get_tensor(key)
+        storage = tensor.untyped_storage()
+        if self._mapped and storage.nbytes() == tensor.nbytes:  # else the key would not lead to the storage
+            storage.codi_origin = self.path, key
+        return tensor
 
     def shape(self, key: str) -> tuple[int, ...]:
         """Shape of a tensor, without reading it."""
@@ -67,7 +72,8 @@ class TensorFile:
             except RuntimeError as error:
                 if "mmap" not in str(error):
                     raise
-                return torch.load(self.path, map_location="cpu", weights_only=True)  # a file in torch's old format
+                self._mapped = False  # a file in torch's old format
+                return torch.load(self.path, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as error:
             if "Weights only load failed" in str(error) and "Unsupported" in str(error):
                 raise ValueError(
@@ -84,6 +90,29 @@ class TensorFile:
             f"{self.path.name} cannot be read as a PyTorch checkpoint ({reason}): it is cut short or of another kind; "
             "fetch it again."
         )
+
+
+def convert(state: dict[str, Tensor], dtype: torch.dtype) -> None:
+    """Bring the floating-point tensors of a state dict to `dtype`, in place in the dict.
+
+    What was read of a mapped file stays in memory until its mapping goes. So tensors of a `TensorFile`, and views of
+    them, are read through a mapping of their own, which is made anew whenever a small share of the state was read.
+    """
+    different = [key for key, value in state.items() if value.is_floating_point() and value.dtype != dtype]
+    share = sum(state[key].nbytes for key in different) // 32
+    files: dict[Path, TensorFile] = {}
+    read = 0
+    for key in different:
+        value = state[key]
+        path, name = getattr(value.untyped_storage(), "codi_origin", (None, None))
+        if path is not None:
+            if read > share:
+                files.clear()
+                read = 0
+            files[path] = files.get(path) or TensorFile(path)
+            read += value.nbytes
+            value = files[path][name].as_strided(value.shape, value.stride(), value.storage_offset())
+        state[key] = value.to(dtype)
 
 
 def _culprit(error: Exception) -> str:

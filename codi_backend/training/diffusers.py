@@ -55,16 +55,22 @@ class _DiffusionStage(Stage):
 
 
 class DiffuserStage(_DiffusionStage):
-    """One network learns to denoise its modality from captions, with classifier-free dropout; connectors stay off."""
+    """One network learns to denoise its modality from captions, with classifier-free dropout; connectors stay off.
 
-    def __init__(self, diffuser: Diffuser, text_encoder: TextEncoder, data: SceneLatents, stream: str):
+    With `refine` it goes on from the weights that it has, which is how a network gets a second round of learning rates.
+    """
+
+    def __init__(
+        self, diffuser: Diffuser, text_encoder: TextEncoder, data: SceneLatents, stream: str, refine: bool = False
+    ):
         super().__init__(diffuser, text_encoder, data, (stream,))
-        self.name = f"diffuser_{stream}"
+        self.name = f"refine_{stream}" if refine else f"diffuser_{stream}"
         diffuser.requires_grad_(False)
         network = diffuser.networks[modality(stream).network].requires_grad_(True)
         for part in alignment_parts(network):
             part.requires_grad_(False)
-        _scale_token_values(network)
+        if not refine:
+            _scale_token_values(network)
 
     def batch(self, step: int, size: int, seed: int) -> dict[str, Tensor | list[str]]:
         return self.data.batch(step, size, seed, self.streams, leave_out=0.25, empty=0.1)

@@ -174,8 +174,8 @@ class _State:
         if not self.path.exists():
             return 0, 0.0, [], []
         saved = torch.load(self.path, weights_only=True, map_location="cpu")
-        fixed = ("batch_size", "learning_rate", "seed", "steps")
-        if changed := [k for k in fixed if saved["options"][k] != asdict(options)[k]]:
+        now = asdict(options)
+        if changed := [k for k in now if k not in ("save_every", "log_every") and saved["options"][k] != now[k]]:
             raise ValueError(
                 f"{self.path} was trained with another {' and '.join(changed)}: use the same, "
                 "or remove it to start afresh."

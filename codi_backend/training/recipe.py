@@ -30,14 +30,18 @@ OPTIONS = {
     "prompts": Options(steps=2000, batch_size=256),
     "diffuser_image": Options(steps=10000, batch_size=32),
     "diffuser_audio": Options(steps=6000, batch_size=32),
-    "alignment_image_audio": Options(steps=3000, batch_size=32),
+    "refine_image": Options(steps=3000, batch_size=64, learning_rate=6e-4, warmup=100),
+    "alignment_image_audio": Options(steps=2000, batch_size=32),
 }
 STAGES = tuple(OPTIONS)
 SCENES = 16_000
 
 
 def run_stage(name: str, out: Path, options: Options | None = None, report: Callable[[str], None] = print) -> None:
-    """Train one stage of the small model in the run folder `out`; the stages before it must be there."""
+    """Train one stage of the small model in the run folder `out`; the stages before it must be there.
+
+    A stage that is finished is left as it is: later stages may have trained its parts further.
+    """
     if name not in OPTIONS:
         raise ValueError(f"There is no stage {name!r}; choose from {', '.join(STAGES)}.")
     options = options or OPTIONS[name]
@@ -45,6 +49,9 @@ def run_stage(name: str, out: Path, options: Options | None = None, report: Call
     (out / "parts").mkdir(exist_ok=True)
     torch.manual_seed(options.seed)
     stage, parts = _build(name, out, report)
+    if all(_has_record(out / "parts" / f"{part}.safetensors", name, options) for part in parts):
+        report(f"{name} is finished; remove {out / name} and what it wrote in {out / 'parts'} to train it again.")
+        return
     record = train(stage, options, out, report)
     config = _config(out)
     if name.startswith("autoencoder"):
@@ -53,8 +60,14 @@ def run_stage(name: str, out: Path, options: Options | None = None, report: Call
         (out / "config.json").write_text(config.to_json())
     for part, module in parts.items():
         path = out / "parts" / f"{part}.safetensors"
-        earlier = [r for r in read_parts(path).training if r["stage"] != name] if name.startswith("alignment") else []
+        further = name.startswith(("refine", "alignment"))
+        earlier = [r for r in read_parts(path).training if r["stage"] != name] if further else []
         save_parts(path, config, {part: module.state_dict()}, [*earlier, record])
+
+
+def _has_record(path: Path, stage: str, options: Options) -> bool:
+    done = {"stage": stage, "options": dataclasses.asdict(options)}
+    return path.exists() and any(done.items() <= record.items() for record in read_parts(path).training)
 
 
 def pack(out: Path, destination: Path) -> list[Path]:
@@ -87,6 +100,11 @@ def _build(name: str, out: Path, report: Callable[[str], None]) -> tuple[Stage, 
         modality = name.removeprefix("diffuser_")
         stage = DiffuserStage(codi.diffuser, text_encoder, data, modality)
         return stage, {f"diffuser.{modality}": networks[f"diffuser.{modality}"]}
+    if name.startswith("refine"):
+        modality = name.removeprefix("refine_")
+        part = f"diffuser.{modality}"
+        networks[part].load_state_dict(_state(out, part))
+        return DiffuserStage(codi.diffuser, text_encoder, data, modality, refine=True), {part: networks[part]}
     _trained(codi, out, "diffuser")
     return AlignmentStage(codi.diffuser, text_encoder, data, ("image", "audio")), networks
 

@@ -20,6 +20,7 @@ PARTS = {
     "prompts": {"prompt_encoders.text"},
     "diffuser_image": {"diffuser.image"},
     "diffuser_audio": {"diffuser.audio"},
+    "refine_image": {"diffuser.image"},
     "alignment_image_audio": {"diffuser.image", "diffuser.audio"},
 }
 
@@ -64,7 +65,7 @@ def test_every_stage_writes_its_parts_and_no_others(finished):
 def test_alignment_changes_only_what_listens(finished):
     _, after = finished
     for part in PARTS["alignment_image_audio"]:
-        names = tiny.changed(after["diffuser_audio"][part], after["alignment_image_audio"][part])
+        names = tiny.changed(after["refine_image"][part], after["alignment_image_audio"][part])
         assert {name.split(".")[0] for name in names} == {
             "environment_encoder",
             "input_connectors",
@@ -97,7 +98,7 @@ def test_packed_model_loads_and_generates(finished, tmp_path):
         "tiny_autoencoders.image.safetensors": ["autoencoder_image"],
         "tiny_autoencoders.audio.safetensors": ["autoencoder_audio"],
         "tiny_prompt_encoders.text.safetensors": ["prompts"],
-        "tiny_diffuser.image.safetensors": ["diffuser_image", "alignment_image_audio"],
+        "tiny_diffuser.image.safetensors": ["diffuser_image", "refine_image", "alignment_image_audio"],
         "tiny_diffuser.audio.safetensors": ["diffuser_audio", "alignment_image_audio"],
     }
 
@@ -108,7 +109,7 @@ def test_finished_stages_run_again_unchanged(finished):
         run_stage(stage, out, OPTIONS, quiet)
     assert not any(tiny.changed(state, after[STAGES[-1]][part]) for part, state in parts(out).items())
     record = read_parts(out / "parts" / "diffuser.image.safetensors").training
-    assert [r["stage"] for r in record] == ["diffuser_image", "alignment_image_audio"]
+    assert [r["stage"] for r in record] == ["diffuser_image", "refine_image", "alignment_image_audio"]
 
 
 def test_every_stage_leaves_a_loss_curve(finished):
@@ -142,3 +143,11 @@ def test_unknown_stage(tmp_path):
     with pytest.raises(ValueError, match="no stage 'alignment'; choose from autoencoder_image, "):
         run_stage("alignment", tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_finished_stage_is_left_alone(finished):
+    out, _ = finished
+    before, lines = parts(out), []
+    run_stage("diffuser_image", out, OPTIONS, lines.append)
+    assert len(lines) == 1 and "diffuser_image is finished" in lines[0]
+    assert all(not tiny.changed(before[name], state) for name, state in parts(out).items())
