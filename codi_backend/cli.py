@@ -12,14 +12,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status. An error that the user can mend is one line on stderr."""
     options = _parser().parse_args(arguments)
     try:
-        options.run(options)
+        return options.run(options) or 0
     except (ValueError, OSError, FloatingPointError) as error:
         print(f"codi: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("codi: interrupted", file=sys.stderr)
         return 130
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -30,6 +29,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_train(commands)
     _add_pack(commands)
     _add_evaluate(commands)
+    _add_download(commands)
+    _add_inspect(commands)
+    _add_convert(commands)
     return parser
 
 
@@ -131,3 +133,63 @@ def _evaluate(options: argparse.Namespace) -> None:
     from .evaluation.report import evaluate
 
     print(evaluate(options.model, options.prompts, options.seed, options.steps, options.guidance, options.out))
+
+
+def _add_download(commands: argparse._SubParsersAction) -> None:
+    p = commands.add_parser("download", help="fetch the published files from the Hugging Face hub (up to 37 GB)")
+    p.add_argument("--out", type=Path, help="folder for the files (default: checkpoints/EDITION)")
+    p.add_argument("--edition", default="current", help="current (default), fp16 or first")
+    p.add_argument("--only", nargs="+", metavar="FILE", help="names of the files, as in CoDi_encoders.pth")
+    p.add_argument("--yes", action="store_true", help="do not ask")
+    p.set_defaults(run=_download)
+
+
+def _download(options: argparse.Namespace) -> None:
+    from .download import download
+
+    def agreed() -> bool:
+        if options.yes:
+            return True
+        if not sys.stdin.isatty():
+            raise ValueError("There is nobody to ask whether to go on: agree with --yes.")
+        return input("Go on? [y/N] ").strip().lower() in ("y", "yes")
+
+    for path in download(options.out or Path("checkpoints", options.edition), options.edition, options.only, agreed):
+        print(path)
+
+
+def _add_inspect(commands: argparse._SubParsersAction) -> None:
+    p = commands.add_parser("inspect", help="tell what checkpoint files hold and whether it is whole")
+    p.add_argument("files", nargs="+", metavar="FILE", help="mini, files of this pack, or published files")
+    p.add_argument("--json", action="store_true", help="print the findings as JSON")
+    p.set_defaults(run=_inspect)
+
+
+def _inspect(options: argparse.Namespace) -> int:
+    from .inspection import inspect
+
+    findings = inspect(_source(options.files))
+    print(findings.to_json() if options.json else findings)
+    return 0 if findings.sound else 1
+
+
+def _add_convert(commands: argparse._SubParsersAction) -> None:
+    p = commands.add_parser("convert", help="write checkpoint files as one .safetensors a part")
+    p.add_argument("files", nargs="+", metavar="FILE", help="mini, files of this pack, or published files")
+    p.add_argument("--out", type=Path, required=True)
+    p.add_argument("--dtype", choices=("fp32", "fp16", "bf16"), help="precision of the weights (default: as stored)")
+    p.add_argument("--only", nargs="+", metavar="PART", help="parts to convert, as in diffuser.image (default: all)")
+    p.add_argument("--force", action="store_true", help="overwrite files")
+    p.set_defaults(run=_convert)
+
+
+def _convert(options: argparse.Namespace) -> None:
+    from .conversion import DTYPES, convert
+
+    dtype = DTYPES[options.dtype] if options.dtype else None
+    for path in convert(_source(options.files), options.out, dtype, options.only, options.force):
+        print(f"{path}  {path.stat().st_size / 1e6:.2f} MB", flush=True)
+
+
+def _source(files: list[str]) -> str | list[str]:
+    return "mini" if files == ["mini"] else files

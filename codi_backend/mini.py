@@ -18,6 +18,7 @@ WEIGHTS = Path(__file__).parent / "mini_weights"
 
 CONFIG = CoDiConfig(
     name="mini",
+    guidance=3.5,
     diffuser=DiffuserConfig(
         networks={
             "image": UNetConfig(

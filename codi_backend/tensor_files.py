@@ -95,22 +95,23 @@ class TensorFile:
 def convert(state: dict[str, Tensor], dtype: torch.dtype) -> None:
     """Bring the floating-point tensors of a state dict to `dtype`, in place in the dict.
 
-    What was read of a mapped file stays in memory until its mapping goes. So tensors of a `TensorFile`, and views of
-    them, are read through a mapping of their own, which is made anew whenever a small share of the state was read.
+    What is read of a mapped file stays in memory until the mapping goes. So tensors of a `TensorFile`, and views of
+    them, are read through another mapping, which is made anew again and again.
     """
     different = [key for key, value in state.items() if value.is_floating_point() and value.dtype != dtype]
-    share = sum(state[key].nbytes for key in different) // 32
+    limit = sum(state[key].numel() for key in different) * dtype.itemsize / 32
     files: dict[Path, TensorFile] = {}
     read = 0
     for key in different:
         value = state[key]
         path, name = getattr(value.untyped_storage(), "codi_origin", (None, None))
         if path is not None:
-            if read > share:
+            if read + value.nbytes > limit:
                 files.clear()
                 read = 0
-            files[path] = files.get(path) or TensorFile(path)
             read += value.nbytes
+            if path not in files:
+                files[path] = TensorFile(path)
             value = files[path][name].as_strided(value.shape, value.stride(), value.storage_offset())
         state[key] = value.to(dtype)
 

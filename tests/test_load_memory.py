@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -17,8 +18,7 @@ from safetensors.torch import save_file
 from codi_backend import published
 from codi_backend.config import CoDiConfig, DiffuserConfig, UNetConfig
 from codi_backend.model import CoDi
-
-resource = pytest.importorskip("resource")
+from codi_backend.tensor_files import TensorFile, convert
 
 CASES = {
     "fp32": ("fp32.pth", torch.float32, None),
@@ -35,13 +35,13 @@ def network(channels):
     """About 200 MB in single precision."""
     return UNetConfig(
         in_channels=channels,
-        model_channels=192,
-        channel_mult=(1, 2),
-        num_res_blocks=(1, 1),
-        attention=(False, True),
-        connector=(False, True),
-        environment_mult=(1, 1),
-        environment_res_blocks=(1, 1),
+        model_channels=384,
+        channel_mult=(1,),
+        num_res_blocks=(1,),
+        attention=(True,),
+        connector=(True,),
+        environment_mult=(1,),
+        environment_res_blocks=(1,),
     )
 
 
@@ -61,6 +61,8 @@ def write():
 
 
 def measure(path, dtype, part):
+    import resource  # which Windows lacks
+
     with torch.device("meta"):
         CoDi(CONFIG)  # for the pages of torch's libraries, which a fork begins without
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -90,11 +92,11 @@ def main():
 
 
 @pytest.fixture(scope="module")
-def ratios(tmp_path_factory):
+def ratios():
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
     command = [sys.executable, __file__]
-    folder = tmp_path_factory.mktemp("memory")
-    run = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    with tempfile.TemporaryDirectory() as folder:  # pytest would keep the files of three runs
+        run = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     return json.loads(run.stdout)
 
@@ -103,6 +105,24 @@ def ratios(tmp_path_factory):
 @pytest.mark.parametrize("case", CASES)
 def test_peak_memory(ratios, case):
     assert 0.95 < ratios[case] < 1.15
+
+
+@pytest.mark.parametrize("name", ["new.pth", "old.pth", "file.safetensors"])
+def test_views_of_a_file_are_converted(tmp_path, name):
+    tensors = {"wide": torch.randn(30, 20), "kernel": torch.randn(4, 3, 1, 1), "count": torch.tensor([70000])}
+    if name == "file.safetensors":
+        save_file(tensors, tmp_path / name)
+    else:
+        tensors |= {"tied": tensors["wide"], "rows": tensors["wide"][3:7]}
+        torch.save(tensors, tmp_path / name, _use_new_zipfile_serialization=name == "new.pth")
+    file = TensorFile(tmp_path / name)
+    state = {key: file[key] for key in tensors} | {"turned": file["wide"].T, "flat": file["kernel"].flatten(1)}
+    state["part"] = state["wide"][1:3, ::2]
+    expected = {key: value.half() if value.is_floating_point() else value for key, value in state.items()}
+    convert(state, torch.float16)
+    assert state.keys() == expected.keys()
+    for key, value in expected.items():
+        assert state[key].dtype == value.dtype and torch.equal(state[key], value), key
 
 
 if __name__ == "__main__":

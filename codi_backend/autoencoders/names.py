@@ -102,9 +102,9 @@ def from_reference(config: Config, state: Mapping[str, Tensor]) -> dict[str, Ten
         else:
             name = _translate(_flip_levels(key, len(config.channels)), _VAE, backwards=True)
             name = name if name.startswith("vocoder.") else f"vae.{name}"
-        if _POINTWISE.search(key):
+        if _POINTWISE.search(key) and value.ndim == 4:
             value = value.flatten(1)
-        elif _TRANSPOSED.search(key):
+        elif _TRANSPOSED.search(key) and value.ndim == 2:
             value = value.T
         ours[name] = value
     return ours

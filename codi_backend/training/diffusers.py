@@ -89,6 +89,9 @@ class AlignmentStage(_DiffusionStage):
 
     The loss is the eps loss of every stream, given the others' noisy latents, plus InfoNCE between their environment
     embeddings. Captions leave more out here, since what the prompt says need not be heard from another stream.
+
+    InfoNCE has a small weight: at high noise it would pull the embedding of the stream that already shows an attribute
+    towards that of the stream that does not yet, and so hide what is worth hearing.
     """
 
     def __init__(
@@ -97,7 +100,7 @@ class AlignmentStage(_DiffusionStage):
         text_encoder: TextEncoder,
         data: SceneLatents,
         streams: tuple[str, ...],
-        contrast_weight: float = 0.02,
+        contrast_weight: float = 0.002,
     ):
         super().__init__(diffuser, text_encoder, data, streams)
         self.name = "alignment_" + "_".join(streams)
@@ -109,7 +112,7 @@ class AlignmentStage(_DiffusionStage):
                 part.requires_grad_(True)
 
     def batch(self, step: int, size: int, seed: int) -> dict[str, Tensor | list[str]]:
-        return self.data.batch(step, size, seed, self.streams, leave_out=0.5, empty=0.1)
+        return self.data.batch(step, size, seed, self.streams, leave_out=0.6, empty=0.1)
 
     def forward(
         self, batch: dict[str, Tensor | list[str]], generator: torch.Generator

@@ -1,0 +1,194 @@
+"""`codi download`: the published files from the Hugging Face hub, on request, going on where it was interrupted."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from . import published
+
+REPOSITORY = "ZinengTang/CoDi"
+EDITIONS = ("current", "fp16", "first")
+# Everything that lies elsewhere in the repository is the current edition.
+_FOLDERS = {"checkpoints_fp16": "fp16", "deprecated_checkpoints": "first"}
+_IMAGE, _TEXT, _AUDIO = (published.FILES[f"diffuser.{name}"] for name in ("image", "text", "audio"))
+# Bytes of the files as they were in 2023, as far as they are known.
+SIZES = {
+    "current": {_TEXT: {12_396_125_125}, _AUDIO: {6_906_944_181}, _IMAGE: {11_190_012_683}},
+    "fp16": {published.ENCODERS: {3_017_419_057}, _AUDIO: {907_848_517}},
+    "first": {_TEXT: {6_835_640_625, 6_843_844_189}, _AUDIO: {1_256_858_021}, _IMAGE: {5_629_511_241}},
+}
+_TIMEOUT = 30  # seconds for the repository's list of files
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file on the hub, at the commit that was looked at.
+
+    Attributes
+    ----------
+    version : str
+        Changes with the content.
+    changed : bool
+        Whether its size is known and another than it was in 2023.
+    """
+
+    name: str
+    url: str
+    size: int
+    version: str
+    changed: bool
+
+    def target(self, out: Path) -> Path:
+        return out / self.name
+
+    def partial(self, out: Path) -> Path:
+        """Where the file grows; another version never goes on from it."""
+        return out / f"{self.name}.{self.version[:12]}.partial"
+
+    def present(self, out: Path) -> int:
+        """How many bytes of it are in the folder."""
+        path = self.target(out) if self.target(out).exists() else self.partial(out)
+        return path.stat().st_size if path.exists() else 0
+
+
+def download(
+    out: Path,
+    edition: str = "current",
+    only: Iterable[str] | None = None,
+    agreed: Callable[[], bool] = lambda: True,
+    report: Callable[[str], None] = print,
+    endpoint: str | None = None,
+) -> list[Path]:
+    """Fetch an edition of the published files. Called again after an interruption, it goes on in the middle of a file.
+
+    Parameters
+    ----------
+    out : Path
+        Folder, made if need be. Files that are in it already are not fetched again.
+    edition : {"current", "fp16", "first"}
+    only : iterable of str, optional
+        Names of the files to fetch, all four by default.
+    agreed : callable
+        Asked when `report` has told the sizes, if there is something to fetch.
+    endpoint : str, optional
+        Address of the hub; by default that of huggingface_hub, which the variable HF_ENDPOINT sets.
+
+    Raises
+    ------
+    ValueError, OSError
+        With a sentence: huggingface_hub is not installed, the hub is out of reach, it lacks a file, the disk is too
+        full, there was no agreement, or a file has another size than it should have.
+    """
+    files = find(edition, only, endpoint)
+    for file in files:
+        report(_line(file, out))
+        if file.target(out).exists() and file.present(out) != file.size:
+            raise ValueError(
+                f"{file.target(out)} has {file.present(out)} bytes, and the hub's has {file.size}: "
+                "move it away, or choose another folder with --out."
+            )
+    left = sum(max(file.size - file.present(out), 0) for file in files)
+    if left:
+        free = shutil.disk_usage(next(folder for folder in (out, *out.absolute().parents) if folder.exists())).free
+        report(f"To fetch: {left / 1e9:.2f} GB; free in {out}: {free / 1e9:.2f} GB.")
+        if left > free:
+            raise OSError(f"{left / 1e9:.2f} GB do not fit in {out}, where {free / 1e9:.2f} GB are free.")
+        if not agreed():
+            raise ValueError("Nothing was fetched.")
+        out.mkdir(parents=True, exist_ok=True)
+    for file in files:
+        if not file.target(out).exists():
+            _fetch(file, out)
+    return [file.target(out) for file in files]
+
+
+def find(edition: str, only: Iterable[str] | None = None, endpoint: str | None = None) -> list[RemoteFile]:
+    """Look up files of an edition on the hub; `ValueError` or `OSError` with a sentence, as for `download`."""
+    if edition not in EDITIONS:
+        raise ValueError(f"There is no edition {edition!r}; choose from {', '.join(EDITIONS)}.")
+    hub = _hub()
+    api = hub.HfApi(endpoint=endpoint)
+    with _network(f"The files of {REPOSITORY} could not be looked up at {api.endpoint}"):
+        # No token: the files are public, and an expired one would be refused.
+        info = api.model_info(REPOSITORY, files_metadata=True, timeout=_TIMEOUT, token=False)
+    there: dict[str, Any] = {}
+    for sibling in sorted(info.siblings, key=lambda sibling: sibling.rfilename.count("/")):
+        path = PurePosixPath(sibling.rfilename)
+        if path.suffix in (".pth", ".safetensors") and _edition(path) == edition:
+            there.setdefault(path.name, sibling)
+    names = list(dict.fromkeys(published.FILES.values() if only is None else only))
+    if missing := [name for name in names if name not in there]:
+        raise ValueError(
+            f"The {edition} edition in {REPOSITORY} has no {', '.join(missing)}; "
+            f"it has {', '.join(there) or 'no files'}: name what you want with --only."
+        )
+    found = []
+    for name in names:
+        sibling, known = there[name], SIZES[edition].get(name)
+        url = hub.hf_hub_url(REPOSITORY, sibling.rfilename, revision=info.sha, endpoint=api.endpoint)
+        changed = known is not None and sibling.size not in known
+        found.append(RemoteFile(name, url, sibling.size, sibling.blob_id, changed))
+    return found
+
+
+def _fetch(file: RemoteFile, out: Path) -> None:
+    # hf_hub_download would throw away what it has of a file when it is interrupted (since huggingface_hub 2).
+    from huggingface_hub.file_download import http_get
+    from huggingface_hub.utils import build_hf_headers
+
+    partial = file.partial(out)
+    if file.present(out) < file.size:
+        with (
+            _network(f"{file.name} was not fetched to its end, run the command again to go on where it stopped"),
+            open(partial, "ab") as content,
+        ):
+            headers = build_hf_headers(token=False)
+            http_get(file.url, content, resume_size=content.tell(), headers=headers, displayed_filename=file.name)
+    if (size := partial.stat().st_size) != file.size:
+        partial.unlink()
+        raise ValueError(
+            f"{file.name} came with {size} bytes where the hub promised {file.size}, so it was removed: fetch it again."
+        )
+    os.replace(partial, file.target(out))
+
+
+def _hub() -> Any:
+    try:
+        import huggingface_hub
+    except ImportError as error:
+        raise ValueError(
+            "huggingface_hub is not installed: pip install huggingface_hub, "
+            f"or fetch the files with a browser from https://huggingface.co/{REPOSITORY}."
+        ) from error
+    return huggingface_hub
+
+
+@contextmanager
+def _network(failure: str) -> Iterator[None]:
+    from huggingface_hub.errors import HfHubHTTPError
+
+    # The error that all network errors of the library below have in common: requests' or httpx's, by version.
+    common = HfHubHTTPError.__bases__[0]
+    try:
+        yield
+    except (OSError, ValueError, common) as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise OSError(f"{failure} ({reason}).") from error
+
+
+def _edition(path: PurePosixPath) -> str:
+    return next((_FOLDERS[folder] for folder in path.parts[:-1] if folder in _FOLDERS), "current")
+
+
+def _line(file: RemoteFile, out: Path) -> str:
+    present = file.present(out)
+    notes = [f"{present / 1e9:.2f} GB of it are here"] if present else []
+    if file.changed:
+        notes.append("not the size that it had in 2023: it has been changed since")
+    return f"{file.name}  {file.size / 1e9:.2f} GB" + "".join(f"; {note}" for note in notes)
