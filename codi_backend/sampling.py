@@ -70,7 +70,8 @@ def sample(
     prompt : Prompt
         Batch size B.
     guidance : float
-        Classifier-free guidance scale; 1 runs the prompt alone.
+        Classifier-free guidance scale; 1 runs the prompt alone. With alignment "paper" the unconditional prediction hears
+        no other stream, so that guidance leads towards what the others say as it does towards the prompt.
     progress : callable, optional
         Called with (steps done, steps in all) after each step; an exception that it raises ends the run.
 
@@ -85,18 +86,16 @@ def sample(
     timesteps = next(iter(schedulers.values())).timesteps
     device = prompt.embedding.device
     x = {name: n.to(device) * schedulers[name].init_noise_sigma for name, n in noise.items()}
-    guided = guidance != 1
-    context = torch.cat([prompt.unconditional, prompt.embedding]) if guided else prompt.embedding
+    settings = {"alignment": alignment, "strength": strength}
     for done, t in enumerate(timesteps, 1):
         scaled = {name: schedulers[name].scale_model_input(latent, t) for name, latent in x.items()}
-        if guided:
-            scaled = {name: torch.cat([latent, latent]) for name, latent in scaled.items()}
-        when = t.to(device).expand(len(context))
-        eps = diffuser(scaled, when, context, alignment=alignment, strength=strength)
+        when = t.to(device).expand(len(prompt.embedding))
+        eps = diffuser(scaled, when, prompt.embedding, **settings)
+        if guidance != 1:
+            quiet = settings | {"alignment": "released" if alignment == "released" else "none"}
+            without = diffuser(scaled, when, prompt.unconditional, **quiet)
+            eps = {name: without[name] + guidance * (eps[name] - without[name]) for name in eps}
         for name, predicted in eps.items():
-            if guided:
-                without, with_prompt = predicted.chunk(2)
-                predicted = without + guidance * (with_prompt - without)
             x[name] = schedulers[name].step(predicted, t, x[name], return_dict=False)[0]
         if progress is not None:
             progress(done, len(timesteps))

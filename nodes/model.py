@@ -24,6 +24,8 @@ from .streams import by_modality, from_backend, join, modality_of, scale_factor,
 
 # Key in `transformer_options` whose dict goes to the diffuser as keyword arguments (alignment, strength).
 OPTIONS = "codi"
+# What ComfyUI calls the negative prompt's share of a batch in `cond_or_uncond`.
+UNCONDITIONAL = 1
 
 # Feature maps of the finest level that live at once at the peak, for the image network: 28, measured in the small model
 # and, without weights, in the published one. The audio network needs half of that.
@@ -63,11 +65,24 @@ class Network(nn.Module):
         latents = {name: to_backend(latent, name) for name, latent in streams.items()}
         self.attention.transformer_options = transformer_options
         try:
-            noise = self.diffuser(latents, timesteps, context, **transformer_options.get(OPTIONS, {}))
+            noise = self._predict(latents, timesteps, context, transformer_options)
         finally:
             self.attention.transformer_options = {}
         outputs = [from_backend(noise[name], name) for name in streams]
         return outputs[0] if torch.is_tensor(x) else outputs
+
+    def _predict(self, latents, timesteps, context, transformer_options):
+        settings = transformer_options.get(OPTIONS, {})
+        kinds = transformer_options.get("cond_or_uncond", [0])
+        if settings.get("alignment") == "released" or UNCONDITIONAL not in kinds:
+            return self.diffuser(latents, timesteps, context, **settings)
+        # The unconditional prediction hears no other stream: guidance then leads towards what the others say, too.
+        inputs = [timesteps, context, *latents.values()]
+        chunks = []
+        for kind, (t, c, *xs) in zip(kinds, zip(*(value.chunk(len(kinds)) for value in inputs))):
+            quiet = {"alignment": "none"} if kind == UNCONDITIONAL else {}
+            chunks.append(self.diffuser(dict(zip(latents, xs)), t, c, **settings | quiet))
+        return {name: torch.cat([chunk[name] for chunk in chunks]) for name in latents}
 
 
 class _ChannelCounts(int):

@@ -93,7 +93,7 @@ def test_guidance_1_is_the_limit_of_guidance(run):
 
 def test_guidance_0_ignores_the_prompt(run, codi, prompt):
     empty = Prompt(prompt.unconditional, prompt.unconditional)
-    without = sample(codi.diffuser, NOISE, empty, **{**DEFAULTS, "guidance": 1})
+    without = sample(codi.diffuser, NOISE, empty, **{**DEFAULTS, "guidance": 1, "alignment": "none"})
     for name, x in run(guidance=0).items():
         torch.testing.assert_close(x, without[name], rtol=1e-3, atol=1e-3)
 
@@ -108,11 +108,19 @@ def test_guidance_extrapolates_from_the_unconditional(run, prompt):
 def test_all_streams_share_the_noise_level(run):
     oracle = Oracle()
     run(diffuser=oracle, steps=5, alignment="none", strength=0.5)
-    assert len(oracle.asked) == 5
+    assert len(oracle.asked) == 10  # with and without the prompt
     assert all((t == t[0]).all() for t, *_ in oracle.asked)
     assert {(a, s) for _, _, a, s, _ in oracle.asked} == {("none", 0.5)}
     times = [float(t[0]) for t, *_ in oracle.asked]
     assert times == sorted(times, reverse=True) and times[0] == 999
+
+
+@pytest.mark.parametrize(("alignment", "quiet"), [("paper", "none"), ("released", "released"), ("none", "none")])
+def test_the_unconditional_prediction_hears_no_other_stream(run, prompt, alignment, quiet):
+    oracle = Oracle()
+    run(diffuser=oracle, steps=1, alignment=alignment, sampler="ddim")
+    asked = [(torch.equal(context, prompt.embedding), how) for _, context, how, *_ in oracle.asked]
+    assert asked == [(True, alignment), (False, quiet)]
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
@@ -145,7 +153,7 @@ def test_progress_can_end_the_run(run):
 
     with pytest.raises(InterruptedError):
         run(diffuser=oracle, steps=4, progress=stop)
-    assert len(oracle.asked) == 2
+    assert len(oracle.asked) == 4  # two steps, each with and without the prompt
 
 
 @pytest.mark.parametrize(

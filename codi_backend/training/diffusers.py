@@ -48,10 +48,13 @@ class _DiffusionStage(Stage):
         return noisy, noise, timesteps, context
 
     def _error(self, predicted: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """eps loss with the weight min(SNR, 5) / SNR, which keeps nearly clean latents from dominating (min-SNR)."""
-        a = self.alphas[timesteps]
-        weight = (_SNR_CAP * (1 - a) / a).clamp(max=1)
-        return (weight * F.mse_loss(predicted, noise, reduction="none").flatten(1).mean(1)).mean()
+        """Squared error of the predicted noise, weighted by noise level."""
+        error = F.mse_loss(predicted, noise, reduction="none").flatten(1).mean(1)
+        return (self._weight(self.alphas[timesteps]) * error).mean()
+
+    def _weight(self, alphas: Tensor) -> Tensor:
+        """min(SNR, 5) / SNR, which keeps nearly clean latents from dominating (min-SNR)."""
+        return (_SNR_CAP * (1 - alphas) / alphas).clamp(max=1)
 
 
 class DiffuserStage(_DiffusionStage):
@@ -90,7 +93,8 @@ class AlignmentStage(_DiffusionStage):
     The loss is the eps loss of every stream, given the others' noisy latents, plus InfoNCE between their environment
     embeddings. Captions leave more out here, since what the prompt says need not be heard from another stream.
 
-    InfoNCE has a small weight: at high noise it would pull the embedding of the stream that already shows an attribute
+    The eps loss is weighted by the reciprocal of the signal's share, which makes it the v loss: what streams can agree on
+    is decided at high noise, where the plain eps loss is next to nothing. InfoNCE has a small weight: at high noise it would pull the embedding of the stream that already shows an attribute
     towards that of the stream that does not yet, and so hide what is worth hearing.
     """
 
@@ -100,7 +104,7 @@ class AlignmentStage(_DiffusionStage):
         text_encoder: TextEncoder,
         data: SceneLatents,
         streams: tuple[str, ...],
-        contrast_weight: float = 0.002,
+        contrast_weight: float = 0.02,
     ):
         super().__init__(diffuser, text_encoder, data, streams)
         self.name = "alignment_" + "_".join(streams)
@@ -113,6 +117,9 @@ class AlignmentStage(_DiffusionStage):
 
     def batch(self, step: int, size: int, seed: int) -> dict[str, Tensor | list[str]]:
         return self.data.batch(step, size, seed, self.streams, leave_out=0.6, empty=0.1)
+
+    def _weight(self, alphas: Tensor) -> Tensor:
+        return 1 / alphas
 
     def forward(
         self, batch: dict[str, Tensor | list[str]], generator: torch.Generator

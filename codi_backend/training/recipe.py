@@ -31,7 +31,7 @@ OPTIONS = {
     "diffuser_image": Options(steps=10000, batch_size=32),
     "diffuser_audio": Options(steps=6000, batch_size=32),
     "refine_image": Options(steps=1400, batch_size=64, learning_rate=5e-4, warmup=50),
-    "alignment_image_audio": Options(steps=1600, batch_size=32, learning_rate=1.5e-3),
+    "alignment_image_audio": Options(steps=1500, batch_size=32, learning_rate=1.5e-3, save_every=250),
 }
 STAGES = tuple(OPTIONS)
 SCENES = 16_000

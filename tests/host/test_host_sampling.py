@@ -98,7 +98,7 @@ def test_sampler_agrees_with_ddim_written_out(host, sample, empty, prompts, samp
     betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
     levels = (1 - betas).cumprod(0)
     timesteps = list(range(1, 1000, 1000 // steps))[::-1]
-    context = torch.cat([condition[0][0] for condition in prompts])
+    positive, negative = (condition[0][0] for condition in prompts)
 
     generator = torch.manual_seed(0)
     shapes = {"image": (1, 4, 8, 8), "audio": (1, 8, 32, 8)}
@@ -109,10 +109,10 @@ def test_sampler_agrees_with_ddim_written_out(host, sample, empty, prompts, samp
         for i, t in enumerate(timesteps):
             level = levels[t].item()
             following = levels[timesteps[i + 1]].item() if i + 1 < len(timesteps) else 1.0
-            twice = {name: torch.cat([value, value]) for name, value in x.items()}
-            for name, noise in diffuser(twice, torch.tensor([t, t]), context).items():
-                conditional, unconditional = noise.chunk(2)
-                noise = unconditional + guidance * (conditional - unconditional)
+            conditional = diffuser(x, torch.tensor([t]), positive)
+            unconditional = diffuser(x, torch.tensor([t]), negative, alignment="none")
+            for name in x:
+                noise = unconditional[name] + guidance * (conditional[name] - unconditional[name])
                 clean = (x[name] - (1 - level) ** 0.5 * noise) / level**0.5
                 x[name] = following**0.5 * clean + (1 - following) ** 0.5 * noise
 

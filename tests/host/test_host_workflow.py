@@ -3,17 +3,10 @@
 from io import BytesIO
 
 import numpy as np
-import pytest
-from host.comfy_host import PACK
 from host.workflow_files import WORKFLOWS, api_form
 from PIL import Image
 
 NAME = "text_to_image_and_sound"
-
-needs_weights = pytest.mark.skipif(
-    not list((PACK / "codi_backend" / "mini_weights").glob("*.safetensors")),
-    reason="the small model's weights are absent",
-)
 
 
 def with_seed(prompt: dict, seed: int) -> dict:
@@ -41,7 +34,6 @@ def check(pixels: np.ndarray, samples: np.ndarray) -> None:
     assert samples.shape[1] == 40960 and np.abs(samples).max() > 0
 
 
-@needs_weights
 def test_in_process_the_same_seed_gives_the_same_bits(host):
     def run(seed):
         host.forget()
@@ -54,7 +46,6 @@ def test_in_process_the_same_seed_gives_the_same_bits(host):
     assert not np.array_equal(first[0], other[0]) and not np.array_equal(first[1], other[1])
 
 
-@needs_weights
 def test_over_http(server):
     def read(file):
         return server.read(f"/view?filename={file['filename']}&subfolder={file['subfolder']}&type={file['type']}")
