@@ -70,8 +70,8 @@ def sample(
     prompt : Prompt
         Batch size B.
     guidance : float
-        Classifier-free guidance scale; 1 runs the prompt alone. With alignment "paper" the unconditional prediction hears
-        no other stream, so that guidance leads towards what the others say as it does towards the prompt.
+        Classifier-free guidance scale; 1 runs the prompt alone. With alignment "paper" the unconditional prediction
+        hears no other stream, so that guidance leads towards what the others say as it does towards the prompt.
     progress : callable, optional
         Called with (steps done, steps in all) after each step; an exception that it raises ends the run.
 

@@ -17,7 +17,7 @@ from .judges import judge_image, judge_sound
 _FIDELITY = {"image": ("colour", "shape", "count"), "audio": ("colour", "shape", "count", "tempo")}
 _COUPLED = {"colour": 1 / len(COLOURS), "shape": 1 / len(SHAPES), "count": 1 / len(COUNTS)}  # chance
 _SCENE_SEED = 1000  # scenes that training never drew
-_BATCH = 16
+_BATCH = 48
 
 
 def evaluate(

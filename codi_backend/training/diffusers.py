@@ -93,9 +93,10 @@ class AlignmentStage(_DiffusionStage):
     The loss is the eps loss of every stream, given the others' noisy latents, plus InfoNCE between their environment
     embeddings. Captions leave more out here, since what the prompt says need not be heard from another stream.
 
-    The eps loss is weighted by the reciprocal of the signal's share, which makes it the v loss: what streams can agree on
-    is decided at high noise, where the plain eps loss is next to nothing. InfoNCE has a small weight: at high noise it would pull the embedding of the stream that already shows an attribute
-    towards that of the stream that does not yet, and so hide what is worth hearing.
+    The eps loss is weighted by the reciprocal of the signal's share, which makes it the v loss: what streams can agree
+    on is decided at high noise, where the plain eps loss is next to nothing. InfoNCE has a small weight: at high noise
+    it would pull the embedding of the stream that already shows an attribute towards that of the stream that does not
+    yet, and so hide what is worth hearing.
     """
 
     def __init__(
