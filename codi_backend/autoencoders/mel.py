@@ -10,6 +10,21 @@ from torch import Tensor, nn
 from ..config import MelConfig
 
 
+def mel_bank(config: MelConfig) -> Tensor:
+    """Slaney's triangular mel filters, ``[n_fft // 2 + 1, bands]``."""
+    import torchaudio.functional
+
+    return torchaudio.functional.melscale_fbanks(
+        config.n_fft // 2 + 1,
+        config.f_min,
+        config.f_max,
+        config.bands,
+        config.sample_rate,
+        norm="slaney",
+        mel_scale="slaney",
+    )
+
+
 class LogMel(nn.Module):
     """Log-mel spectrograms, time before frequency (SPEC section 5.2), with an approximate inverse.
 
@@ -19,19 +34,9 @@ class LogMel(nn.Module):
 
     def __init__(self, config: MelConfig):
         super().__init__()
-        import torchaudio.functional
-
         self.config = config
         with torch.device("cpu"):  # constants, also in a model that is laid out on the meta device
-            bank = torchaudio.functional.melscale_fbanks(
-                config.n_fft // 2 + 1,
-                config.f_min,
-                config.f_max,
-                config.bands,
-                config.sample_rate,
-                norm="slaney",
-                mel_scale="slaney",
-            )
+            bank = mel_bank(config)
             window = torch.hann_window(config.n_fft)
         self.register_buffer("bank", bank.T.contiguous(), persistent=False)  # [bands, n_fft // 2 + 1]
         self.register_buffer("window", window, persistent=False)

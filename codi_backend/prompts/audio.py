@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..autoencoders.mel import resample
+from ..autoencoders.mel import mel_bank, resample
 from ..config import ClapConfig, MelConfig
 from ..diffuser.factory import Factory
 from ..diffuser.temporal import RawParameter
@@ -105,17 +105,7 @@ def log_mel(waveform: Tensor, config: MelConfig) -> Tensor:
 
     Unlike `autoencoders.LogMel` these are powers, and decibels of ``max(power, floor)`` (SPEC section 3.2, step 3).
     """
-    import torchaudio.functional
-
-    bank = torchaudio.functional.melscale_fbanks(
-        config.n_fft // 2 + 1,
-        config.f_min,
-        config.f_max,
-        config.bands,
-        config.sample_rate,
-        norm="slaney",
-        mel_scale="slaney",
-    )
+    bank = mel_bank(config)
     spectrum = torch.stft(
         waveform.squeeze(1),
         config.n_fft,
