@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import functools
+import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,6 +32,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_train(commands)
     _add_pack(commands)
     _add_evaluate(commands)
+    _add_similarity(commands)
     _add_download(commands)
     _add_inspect(commands)
     _add_convert(commands)
@@ -36,9 +40,33 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_generate(commands: argparse._SubParsersAction) -> None:
-    p = commands.add_parser("generate", help="generate outputs together from a prompt")
-    p.add_argument("--text", required=True, help='the prompt, as in "three red stars, slowly"; may be empty')
-    p.add_argument("--outputs", nargs="+", default=["image", "audio"], metavar="MODALITY", help="image, audio or both")
+    p = commands.add_parser(
+        "generate",
+        help="generate outputs together from any mix of prompts",
+        description="Prompts may be repeated and mixed, each with a weight at its end: --text 'red stars' "
+        "--image cat.png:0.3. Without any, the prompt is the empty text.",
+    )
+    _add_prompts(p)
+    p.add_argument("--interpolation", default="linear", help="how prompts are mixed: linear (default) or slerp")
+    p.add_argument(
+        "--hold",
+        dest="held",
+        action="append",
+        default=[],
+        type=_hold,
+        metavar="MODALITY=FILE",
+        help="a stream that the others hear and that stays as the file is, as in video=rain.mp4; repeatable",
+    )
+    p.add_argument(
+        "--outputs",
+        nargs="+",
+        default=["image", "audio"],
+        metavar="MODALITY",
+        help="any of text, image, video and audio (default: image audio)",
+    )
+    p.add_argument("--image-size", type=int, metavar="PIXELS", help="of pictures and videos (default: the model's own)")
+    p.add_argument("--frames", type=int, help="of videos (default: the model's own)")
+    p.add_argument("--seconds", type=float, help="length of sounds (default: the model's own)")
     p.add_argument("--out", type=Path, default=Path("out"), help="folder for the results (default: out)")
     p.add_argument("--count", type=int, default=1, help="number of results (default: 1)")
     p.add_argument("--seed", type=int, default=0)
@@ -48,9 +76,46 @@ def _add_generate(commands: argparse._SubParsersAction) -> None:
     p.add_argument("--alignment", default="paper", help="who hears whom: paper (default), released or none")
     p.add_argument("--strength", type=float, default=1.0, help="how much the streams hear each other (default: 1)")
     p.add_argument("--model", nargs="+", default=["mini"], help="mini (default) or checkpoint files")
+    p.add_argument("--vocabulary", type=Path, metavar="FOLDER", help="vocab.txt and vocab.json, for published texts")
     p.add_argument("--device", default="cpu", help="cpu (default), cuda, mps ...")
     p.add_argument("--json", action="store_true", help="print the result as JSON on stdout")
     p.set_defaults(run=_generate)
+
+
+def _add_prompts(p: argparse.ArgumentParser) -> None:
+    for name, told in _PROMPTS.items():
+        p.add_argument(
+            f"--{name}",
+            dest="prompts",
+            action="append",
+            type=functools.partial(_prompt, name),
+            metavar="TEXT[:WEIGHT]" if name == "text" else "FILE[:WEIGHT]",
+            help=told,
+        )
+
+
+_PROMPTS = {
+    "text": 'a prompt, as in "three red stars, slowly"; may be empty',
+    "image": "a picture as a prompt",
+    "video": "a video as a prompt, without its sound",
+    "audio": "a sound as a prompt, or the sound of a video",
+}
+
+
+def _prompt(name: str, value: str) -> tuple[str, str, float]:
+    """Split a prompt's weight from its end; 1 for a text with a time or a ratio there, or a file that is so called."""
+    content, _, weight = value.rpartition(":")
+    whole = content[-1:].isdigit() if name == "text" else os.path.exists(value) or len(content) < 2
+    if whole or not re.fullmatch(r"-?(\d+\.?\d*|\.\d+)", weight):
+        return name, value, 1.0
+    return name, content, float(weight)
+
+
+def _hold(value: str) -> tuple[str, str]:
+    name, equals, path = value.partition("=")
+    if not equals or not path:
+        raise argparse.ArgumentTypeError(f"{value!r} is not MODALITY=FILE, as in video=rain.mp4")
+    return name, path
 
 
 def _generate(options: argparse.Namespace) -> None:
@@ -76,15 +141,33 @@ def _preview(options: argparse.Namespace) -> None:
 
 
 def _add_train(commands: argparse._SubParsersAction) -> None:
-    p = commands.add_parser("train", help="train a stage of the small model, or go on where it stopped")
-    p.add_argument("stage", help="autoencoder_image, autoencoder_audio, prompts, diffuser_image, diffuser_audio, "
-                   "refine_image, alignment_image_audio, or all, in this order")  # fmt: skip
-    p.add_argument("--out", type=Path, default=Path("runs/mini"), help="run folder (default: runs/mini)")
-    p.add_argument("--steps", type=int, help="optimizer steps (default: the recipe's)")
-    p.add_argument("--batch-size", type=int, help="samples a step (default: the recipe's)")
-    p.add_argument("--learning-rate", type=float, help="highest learning rate (default: the recipe's)")
+    p = commands.add_parser(
+        "train",
+        help="train a stage of the small model, or any model's on your own data; or go on where it stopped",
+        description="Without --data, a stage of the small model on Shapes & Chimes. With --data, a stage of the model "
+        "that --init names, on your own data. Under `accelerate launch -m codi_backend train ...` several processes "
+        "share every batch.",
+    )
+    p.add_argument("stage", help="as in diffuser_image, or all, in order; an unknown name lists them")
+    p.add_argument("--out", type=Path, help="run folder (default: runs/mini, or runs/own with --data)")
+    p.add_argument("--steps", type=int, help="optimizer steps (default: the recipe's; 1000 with --data)")
+    p.add_argument("--batch-size", type=int, help="samples a step (default: the recipe's; 16 with --data)")
+    p.add_argument("--learning-rate", type=float, help="highest (default: the recipe's; 1e-4 with --data)")
     p.add_argument("--seed", type=int, help="seed of weights, data and noise (default: 0)")
     p.add_argument("--threads", type=int, help="CPU threads; one each lets two stages run side by side")
+    own = p.add_argument_group("your own data")
+    own.add_argument("--data", help="folder of files that share names, with captions as .txt; or a manifest .csv or "
+                     ".jsonl with text, image, video, audio; or webdataset .tar files")  # fmt: skip
+    own.add_argument("--init", nargs="+", metavar="FILE", help="checkpoint files to start from (default: mini)")
+    own.add_argument("--streams", nargs=2, metavar="MODALITY", help="the pair that alignment trains, as in image audio")
+    machine = p.add_argument_group("machine")
+    machine.add_argument("--precision", choices=("no", "bf16", "fp16"), help="mixed precision (default: no)")
+    machine.add_argument("--micro-batches", type=int, default=1, help="parts to take a batch in, to save memory")
+    machine.add_argument("--checkpointing", action="store_true", help="compute activations twice, to save memory")
+    machine.add_argument("--workers", type=int, default=0, help="processes that prepare data (default: 0)")
+    machine.add_argument(
+        "--sample-every", type=int, default=1000, help="steps between samples; 0: none (default: 1000)"
+    )
     p.set_defaults(run=_train)
 
 
@@ -93,15 +176,36 @@ def _train(options: argparse.Namespace) -> None:
 
     import torch
 
-    from .training.recipe import OPTIONS, STAGES, run_stage
+    from .training.execution import Execution
 
     if options.threads:
         torch.set_num_threads(options.threads)
     names = ("steps", "batch_size", "learning_rate", "seed")
     changes = {name: value for name in names if (value := getattr(options, name)) is not None}
+    execution = Execution(
+        options.precision, options.micro_batches, options.checkpointing, options.workers, options.sample_every
+    )
+
+    def report(line: str) -> None:
+        print(line, flush=True)
+
+    if options.data is not None:
+        from .training import finetune
+
+        chosen = dataclasses.replace(finetune.OPTIONS, **changes)
+        out, init = options.out or Path("runs/own"), _source(options.init or ["mini"])
+        finetune.finetune(
+            options.stage, Path(options.data), out, init, options.streams or (), chosen, report, execution
+        )
+        return
+    if options.init or options.streams:
+        raise ValueError("--init and --streams are for your own data: give it with --data.")
+
+    from .training.recipe import OPTIONS, STAGES, run_stage
+
     for stage in STAGES if options.stage == "all" else (options.stage,):
-        chosen = dataclasses.replace(OPTIONS[stage], **changes) if stage in OPTIONS else None
-        run_stage(stage, options.out, chosen, lambda line: print(line, flush=True))
+        recipe = dataclasses.replace(OPTIONS[stage], **changes) if stage in OPTIONS else None
+        run_stage(stage, options.out or Path("runs/mini"), recipe, report, execution)
 
 
 def _add_pack(commands: argparse._SubParsersAction) -> None:
@@ -119,20 +223,73 @@ def _pack(options: argparse.Namespace) -> None:
 
 
 def _add_evaluate(commands: argparse._SubParsersAction) -> None:
-    p = commands.add_parser("evaluate", help="measure fidelity and coupling by rule-based judges")
+    p = commands.add_parser("evaluate", help="measure fidelity, coupling and synchrony by rule-based judges")
     p.add_argument("--model", nargs="+", default=["mini"], help="mini (default) or checkpoint files")
-    p.add_argument("--prompts", type=int, default=48, help="prompts a figure (default: 48)")
+    p.add_argument("--samples", type=int, default=200, help="results behind each figure (default: 200)")
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--steps", type=int, default=20)
     p.add_argument("--guidance", type=float, help="guidance scale (default: the model's own)")
-    p.add_argument("--out", type=Path, help="folder for evaluation.json and evaluation.md")
+    p.add_argument("--runs", nargs="+", metavar="RUN", help="do these runs only; another process may do the others")
+    p.add_argument("--threads", type=int, help="CPU threads; one each lets two processes share the runs")
+    p.add_argument("--out", type=Path, default=Path("evaluation"), help="folder for the tables, plots and judged runs, "
+                   "which are taken up again (default: evaluation)")  # fmt: skip
     p.set_defaults(run=_evaluate)
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    from .evaluation.report import evaluate
+    import torch
 
-    print(evaluate(options.model, options.prompts, options.seed, options.steps, options.guidance, options.out))
+    from .evaluation.evaluate import evaluate
+    from .model import CoDi
+
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    settings = (options.samples, options.seed, options.steps, options.guidance, options.runs)
+
+    def say(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    print(evaluate(CoDi.load(_source(options.model)), options.out, *settings, say))
+
+
+def _add_similarity(commands: argparse._SubParsersAction) -> None:
+    p = commands.add_parser("similarity", help="compare the embeddings of prompts and outputs, joint and independent")
+    _add_prompts(p)
+    p.add_argument("--outputs", nargs="+", metavar="MODALITY", help="what to generate (default: all it can)")
+    p.add_argument("--count", type=int, default=1, help="results to average over (default: 1)")
+    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--steps", type=int, default=20)
+    p.add_argument("--guidance", type=float, help="guidance scale (default: the model's own)")
+    p.add_argument("--model", nargs="+", default=["mini"], help="mini (default) or checkpoint files")
+    p.add_argument("--out", type=Path, help="folder for similarity.json and similarity.png")
+    p.set_defaults(run=_similarity)
+
+
+def _similarity(options: argparse.Namespace) -> None:
+    import dataclasses
+    import json
+
+    from .evaluation.similarity import compare_alignments, read_content, save_heat_map
+    from .model import CoDi
+
+    codi = CoDi.load(_source(options.model))
+    prompts = options.prompts or [("text", "", 1.0)]
+    matrices = compare_alignments(
+        codi,
+        [(name, read_content(codi, name, value), weight) for name, value, weight in prompts],
+        options.outputs or codi.outputs,
+        options.count,
+        seed=options.seed,
+        steps=options.steps,
+        guidance=options.guidance,
+    )
+    for name, matrix in matrices.items():
+        print(f"{name}:\n{matrix}\n")
+    if options.out is not None:
+        options.out.mkdir(parents=True, exist_ok=True)
+        plain = {name: dataclasses.asdict(matrix) for name, matrix in matrices.items()}
+        (options.out / "similarity.json").write_text(json.dumps(plain, indent=1) + "\n")
+        save_heat_map(matrices, options.out / "similarity.png")
 
 
 def _add_download(commands: argparse._SubParsersAction) -> None:

@@ -18,6 +18,9 @@ class UNetConfig:
 
     Attributes
     ----------
+    environment_time : {None, "frames", "rows"}
+        Whether streams are told, and hear, what happens when: None pools over time, as published; otherwise there is an
+        environment token per frame of a video, or per row of the feature map, whose rows are time steps in sounds.
     text_positions : int or None
         For the text network, the number of positions that every feature has (`second_dim`, 4 in the published one).
     temporal : bool
@@ -35,6 +38,7 @@ class UNetConfig:
     environment_dim: int = 1280
     environment_mult: tuple[int, ...] = (1, 2, 4)
     environment_res_blocks: tuple[int, ...] = (1, 1, 1)
+    environment_time: str | None = None
     temporal: bool = False
     text_positions: int | None = None
 
@@ -56,11 +60,15 @@ class DiffuserConfig:
         Released quirk Q-SKIP-ALIAS (SPEC section 2): the first decoder block gets the middle block's output twice.
     listen : {"sum", "mean"}
         How a stream combines what several others tell it through a connector.
+    prediction : {"eps", "v"}
+        What the networks' last layers give. The diffuser returns the noise (eps) in either case; a small network cannot
+        copy its noisy input so exactly as eps needs it at high noise, which v spares it.
     """
 
     networks: dict[str, UNetConfig] = field(default_factory=dict)
     middle_as_first_skip: bool = False
     listen: str = "sum"
+    prediction: str = "eps"
 
     def only(self, networks: Collection[str]) -> DiffuserConfig:
         """The same diffuser with some of its networks."""
@@ -92,7 +100,7 @@ class ImageAutoencoderConfig:
     """Arguments of diffusers' `AutoencoderKL`, and the factor between VAE latents and diffuser latents.
 
     `patch` folds squares of that many pixels into channels before the VAE, which makes a small model cheap (1: off).
-    `image_size` (pixels) and `frames` are what the model generates by default.
+    `image_size` (pixels) and `frames` are what the model generates by default, `frame_rate` the frames of a second.
     """
 
     latent_channels: int = 4
@@ -103,6 +111,7 @@ class ImageAutoencoderConfig:
     scale_factor: float = 0.18215
     image_size: int = 256
     frames: int = 8
+    frame_rate: float = 4.0
 
 
 @dataclass(frozen=True)
@@ -183,10 +192,20 @@ class TextAutoencoderConfig:
     """Optimus (SPEC section 5.3): BERT as encoder, GPT-2 as decoder.
 
     The last three tokens of the decoder's vocabulary are padding, beginning and end of a text.
+
+    Attributes
+    ----------
+    words : tuple of str or None
+        The words and punctuation marks of a model that knows few (see `WordList`); None for the vocabularies of BERT
+        and GPT-2, which are files.
+    greedy : bool
+        Whether decoding takes the likeliest token unless it is told otherwise, or draws one.
     """
 
     latent_dim: int = 768
     scale_factor: float = 4.3108
+    words: tuple[str, ...] | None = None
+    greedy: bool = False
     encoder: TransformerConfig = field(default_factory=lambda: TransformerConfig(28996, 512))
     decoder: TransformerConfig = field(default_factory=lambda: TransformerConfig(50260, 1024))
 
@@ -201,6 +220,10 @@ class VisionEncoderConfig:
         Width between a layer's two feed-forward maps.
     temporal : bool
         Whether every layer has a temporal block, which acts on videos of more than one frame only.
+    image_side, video_side : int
+        Side of the squares that images and videos are first brought to, in pixels.
+    frames : int or None
+        Of longer videos, that many frames are looked at, evenly spread; None for all.
     """
 
     image_size: int = 224
@@ -211,6 +234,9 @@ class VisionEncoderConfig:
     mlp: int = 4096
     embedding_dim: int = 768
     temporal: bool = True
+    image_side: int = 512
+    video_side: int = 256
+    frames: int | None = None
 
 
 @dataclass(frozen=True)

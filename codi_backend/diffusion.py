@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor
 
@@ -21,6 +23,27 @@ def add_noise(latents: Tensor, noise: Tensor, timesteps: Tensor, alphas: Tensor)
     """Noise clean latents ``[B, ...]`` to `timesteps` ``[B]``; `alphas` is what `alphas_cumprod` gives."""
     a = alphas[timesteps].reshape(-1, *[1] * (latents.ndim - 1))
     return a.sqrt() * latents + (1 - a).sqrt() * noise
+
+
+@functools.cache
+def _log_snr(device: torch.device) -> Tensor:
+    return torch.logit(alphas_cumprod().double()).float().to(device)
+
+
+def eps_from_v(v: Tensor, noisy: Tensor, timesteps: Tensor) -> Tensor:
+    """The noise in `noisy` ``[B, ...]`` by a prediction of v = sqrt(a) noise - sqrt(1 - a) latents.
+
+    Between whole timesteps ``[B]`` the logarithm of the signal-to-noise ratio is interpolated.
+    """
+    table = _log_snr(noisy.device)
+    below = (
+        timesteps.floor().long().clamp(0, STEPS - 2)
+        if timesteps.is_floating_point()
+        else timesteps.clamp(max=STEPS - 2)
+    )
+    log_snr = torch.lerp(table[below], table[below + 1], (timesteps - below).float())
+    a = log_snr.sigmoid().reshape(-1, *[1] * (v.ndim - 1))
+    return (a.sqrt() * v + (1 - a).sqrt() * noisy).to(v.dtype)
 
 
 def stream_noise(shape: tuple[int, ...], seed: int, name: str, first: int = 0) -> Tensor:

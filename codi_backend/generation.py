@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 import argparse
-import base64
-import html
-import io
 import json
 import sys
 import time
-from pathlib import Path
+import warnings
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
+from torch.nn import functional as F
 
-from .media import save_wav, spectrogram_picture, to_picture
+from .autoencoders.mel import resample
+from .checkpoints import read_parts
+from .conditioning import Prompt, interpolate
+from .config import CoDiConfig, ImageAutoencoderConfig
+from .media import spectrogram_picture, write_result
+from .media_files import read_picture, read_sound, read_text, read_video
+from .modality import modality
 from .model import CoDi
+from .page import render_page, thumbnail
 
 _BAR_DELAY = 0.2  # seconds, so that a refused request shows no bar
 
 
 def generate_to_folder(options: argparse.Namespace) -> None:
-    """Generate, and write pictures, sounds, ``result.json`` and ``index.html`` into ``options.out``."""
+    """Generate, and write the outputs, ``result.json`` and ``index.html`` into ``options.out``.
+
+    ``options.prompts`` are (modality, text or path, weight), ``options.held`` (modality, path).
+    """
     from tqdm import tqdm
 
     if options.count < 1:
@@ -37,9 +44,28 @@ def generate_to_folder(options: argparse.Namespace) -> None:
         begun = time.monotonic()
 
     source = options.model[0] if options.model == ["mini"] else options.model
-    codi = _place(CoDi.load(source), options.device)
+    config, parts = _look(source)
+    prompts = options.prompts or [("text", "", 1.0)]
+    if len({name for name, _ in options.held}) < len(options.held):
+        raise ValueError("A modality is held twice: name each once.")
+    usual = config.image_autoencoder or ImageAutoencoderConfig()
+    contents = [text if name == "text" else _read(name, text, usual) for name, text, _ in prompts]
+    held_contents = {name: _read(name, path, usual, options.frames, hold=True) for name, path in options.held}
+    lap("read files")
+    needed = needed_parts([name for name, *_ in prompts], [*options.outputs, *held_contents])
+    # Where a part is missing, the whole model can say best what it lacks and what it has.
+    codi = CoDi.load(source, only=needed if needed <= parts else None, vocabulary=options.vocabulary)
+    codi = _place(codi, options.device)
+    if "text" in options.outputs and "text" in codi.autoencoders:
+        _ = codi.autoencoders["text"].vocabulary  # should be missed now, not when all is done
     lap("load")
-    prompt = codi.prompt("text", [options.text] * options.count)
+    mixed = interpolate(
+        [(_encode_prompt(codi, name, content), weight) for (name, _, weight), content in zip(prompts, contents)],
+        options.interpolation,
+    )
+    prompt = Prompt(*(e.expand(options.count, -1, -1) for e in (mixed.embedding, mixed.unconditional)))
+    size = {"image_size": options.image_size, "frames": options.frames, "seconds": options.seconds}
+    held = {name: _encode_held(codi, name, content, size) for name, content in held_contents.items()}
     lap("encode prompt")
     with tqdm(total=options.steps, desc="denoising", unit="step", file=sys.stderr, delay=_BAR_DELAY) as bar:
         latents = codi.generate_latents(
@@ -52,17 +78,23 @@ def generate_to_folder(options: argparse.Namespace) -> None:
             alignment=options.alignment,
             strength=options.strength,
             progress=lambda done, total: bar.update(),
+            held=held,
+            **size,
         )
     lap("denoise")
-    decoded = {name: codi.decode(name, z).cpu() for name, z in latents.items()}
+    decoded = {
+        name: codi.decode(name, z, seed=options.seed) if name == "text" else codi.decode(name, z).cpu()
+        for name, z in latents.items()
+    }
     lap("decode")
     options.out.mkdir(parents=True, exist_ok=True)
-    rate = codi.config.audio_autoencoder.mel.sample_rate if "audio" in decoded else 0
-    files = [_write(options.out, decoded, i, options.count, rate) for i in range(options.count)]
+    files = [write_result(options.out, codi.config, decoded, i, options.count) for i in range(options.count)]
     lap("write files")
     result = {
         "model": codi.config.name,
-        "prompts": {"text": options.text},
+        "prompts": [{"modality": name, "content": text, "weight": weight} for name, text, weight in prompts],
+        "interpolation": options.interpolation,
+        "held": [{"modality": name, "file": path} for name, path in options.held],
         "outputs": options.outputs,
         "seed": options.seed,
         "steps": options.steps,
@@ -74,17 +106,80 @@ def generate_to_folder(options: argparse.Namespace) -> None:
         "peak_memory_mb": _peak_memory(),
         "files": files,
     }
-    (options.out / "result.json").write_text(json.dumps(result, indent=2) + "\n")
-    spectrograms = [
-        spectrogram_picture(codi.autoencoders["audio"].mel, decoded["audio"][i]) if "audio" in decoded else None
-        for i in range(options.count)
-    ]
-    (options.out / "index.html").write_text(_page(result, spectrograms))
+    (options.out / "result.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    thumbnails = [thumbnail(name, content) for (name, *_), content in zip(prompts, contents)]
+    held_thumbnails = [thumbnail(name, content) for name, content in held_contents.items()]
+    spectrograms = [spectrogram_picture(codi.autoencoders["audio"].mel, sound) for sound in decoded.get("audio", ())]
+    page = render_page(result, decoded.get("text", ()), spectrograms, thumbnails, held_thumbnails)
+    (options.out / "index.html").write_text(page, encoding="utf-8")
     if options.json:
         print(json.dumps(result, indent=2))
     else:
         print(f"Wrote {', '.join(str(options.out / f) for row in files for f in row.values())}.")
         print(f"Open {options.out / 'index.html'} to see and hear.")
+
+
+def needed_parts(prompts: list[str], streams: list[str]) -> set[str]:
+    """The parts of a model that encode prompts of these modalities, and generate or hold those streams."""
+    networks = {modality(name).network for name in streams}
+    return {f"prompt_encoders.{modality(name).network}" for name in prompts} | {
+        f"{group}.{network}" for group in ("diffuser", "autoencoders") for network in networks
+    }
+
+
+def _look(source: str | list[str]) -> tuple[CoDiConfig, set[str]]:
+    """Configuration and parts of a model, of which nothing stays in memory."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the model will be loaded, and warn, in a moment
+        checkpoint = read_parts(source)
+    return checkpoint.config, set(checkpoint.parts)
+
+
+def _read(name: str, path: str, usual: ImageAutoencoderConfig, frames: int | None = None, hold: bool = False) -> Any:
+    """Content of a file: text, ``[1, 3, H, W]``, ``[1, 3, T, H, W]``, or ``[1, 1, N]`` and its rate.
+
+    Of a video that prompts all is seen, evenly spread; one that is held keeps its pace.
+    """
+    if modality(name).name == "text":
+        return read_text(path)
+    if name == "image":
+        return read_picture(path)[None]
+    if name == "audio":
+        samples, rate = read_sound(path)
+        return samples[None], rate
+    return read_video(path, frames or usual.frames, usual.frame_rate if hold else None)[None]
+
+
+def _encode_prompt(codi: CoDi, name: str, content: Any) -> Prompt:
+    return codi.prompt(name, *content) if name == "audio" else codi.prompt(name, content)
+
+
+def _encode_held(codi: CoDi, name: str, content: Any, size: dict[str, Any]) -> Tensor:
+    """Latents of what was read, brought to the size and length that are generated."""
+    if name not in codi.outputs:
+        raise ValueError(f"This model cannot hold {name}: choose from {', '.join(codi.outputs) or 'other files'}.")
+    if name == "text":
+        return codi.encode(name, [content])
+    device = next(codi.parameters()).device
+    shape = codi.latent_shape(name, **size)
+    autoencoder = codi.autoencoders[modality(name).network]
+    if name == "audio":
+        samples, rate = content
+        mel = autoencoder.config.mel
+        samples = resample(samples, rate, mel.sample_rate)
+        length = shape[1] * autoencoder.downscale * mel.hop
+        return codi.encode(name, F.pad(samples, (0, length - samples.shape[-1])).to(device))
+    return codi.encode(name, _square(content, shape[-1] * autoencoder.downscale).to(device))
+
+
+def _square(pixels: Tensor, side: int) -> Tensor:
+    """The central square of ``[1, 3, ..., H, W]``, `side` pixels wide."""
+    short = min(pixels.shape[-2:])
+    top, left = ((length - short) // 2 for length in pixels.shape[-2:])
+    cut = pixels[..., top : top + short, left : left + short]
+    flat = cut.reshape(1, -1, short, short)
+    # Means keep pixels that a player's size had multiplied as they were.
+    return F.interpolate(flat, (side, side), mode="area" if side <= short else "bilinear").unflatten(1, cut.shape[1:-2])
 
 
 def _place(codi: CoDi, device: str) -> CoDi:
@@ -93,18 +188,6 @@ def _place(codi: CoDi, device: str) -> CoDi:
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"The device {device} cannot be used ({reason}): choose another, such as cpu.") from error
-
-
-def _write(out: Path, decoded: dict[str, Tensor], index: int, count: int, rate: int) -> dict[str, str]:
-    suffix = "" if count == 1 else f"_{index + 1:0{len(str(count))}d}"
-    files = {}
-    if "image" in decoded:
-        files["image"] = f"image{suffix}.png"
-        to_picture(decoded["image"][index]).save(out / files["image"])
-    if "audio" in decoded:
-        files["audio"] = f"audio{suffix}.wav"
-        save_wav(out / files["audio"], decoded["audio"][index], rate)
-    return files
 
 
 def _peak_memory() -> int | None:
@@ -117,45 +200,3 @@ def _peak_memory() -> int | None:
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return round(peak / (1e6 if sys.platform == "darwin" else 1e3))
-
-
-def _page(result: dict[str, Any], spectrograms: list[Image.Image | None]) -> str:
-    cards = []
-    for files, spectrogram in zip(result["files"], spectrograms):
-        parts = []
-        if "image" in files:
-            parts.append(f'<img class="picture" src="{files["image"]}" alt="generated picture">')
-        if "audio" in files:
-            parts.append(f'<audio controls src="{files["audio"]}"></audio>')
-            parts.append(
-                f'<img class="spectrogram" src="{_data_url(spectrogram)}" alt="spectrogram">'
-                "<small>time &rarr;, pitch &uarr;</small>"
-            )
-        cards.append(f"<figure>{''.join(parts)}</figure>")
-    settings = ", ".join(f"{key} {result[key]}" for key in ("seed", "steps", "sampler", "guidance", "alignment"))
-    title = html.escape(result["prompts"]["text"] or "(no prompt)")
-    return f"""<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width">
-<title>{title}</title>
-<style>
-body {{ font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem; padding: 0 1rem; color: #222 }}
-main {{ display: flex; flex-wrap: wrap; gap: 1.5rem }}
-figure {{ margin: 0; width: 320px; display: grid; gap: .5rem }}
-.picture {{ width: 320px; image-rendering: pixelated; border: 1px solid #ddd }}
-.spectrogram {{ width: 320px; height: 128px; image-rendering: pixelated }}
-audio {{ width: 320px }}
-small, p {{ color: #666 }}
-</style>
-<h1>{title}</h1>
-<p>{html.escape(settings)}; {sum(result["seconds"].values()):.1f} s</p>
-<main>{"".join(cards)}</main>
-</html>
-"""
-
-
-def _data_url(picture: Image.Image) -> str:
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

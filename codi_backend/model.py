@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -9,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from . import published
-from .checkpoints import Checkpoint, Source, State, cut, fit, read_parts, remedy
+from .autoencoders.vocabulary import find_vocabulary, read_vocabulary
+from .checkpoints import Checkpoint, Source, State, cut, fit, read_parts, remedy, resolve
 from .conditioning import Prompt
 from .config import CoDiConfig
 from .diffuser import Diffuser
@@ -17,7 +19,7 @@ from .diffuser.joint import Strength
 from .diffusion import stream_noise
 from .modality import MODALITIES, modality
 from .parts import FIELDS, build
-from .prompts.preprocess import clip_pixels, square_image, square_video
+from .prompts.preprocess import clip_pixels, square_image, square_video, thinned
 from .sampling import sample
 from .tensor_files import convert
 
@@ -50,7 +52,12 @@ class CoDi(nn.Module):
 
     @classmethod
     def load(
-        cls, source: Source = "mini", *, only: Iterable[str] | None = None, dtype: torch.dtype = torch.float32
+        cls,
+        source: Source = "mini",
+        *,
+        only: Iterable[str] | None = None,
+        dtype: torch.dtype = torch.float32,
+        vocabulary: str | os.PathLike | None = None,
     ) -> CoDi:
         """Load "mini" (the shipped small model), files of this pack, or published files; onto the CPU.
 
@@ -62,13 +69,17 @@ class CoDi(nn.Module):
             Names of the parts to load, as in ``["prompt_encoders.text", "diffuser.image", "autoencoders.image"]``.
         dtype : torch.dtype
             What the weights are brought to. Weights that are stored so stay memory-mapped until they are used.
+        vocabulary : str or path, optional
+            Folder with `vocab.txt` (BERT, cased) and `vocab.json` (GPT-2), which the published text autoencoder needs
+            for texts; by default the folder of a checkpoint file, where it has both.
 
         Raises
         ------
         FileNotFoundError, ValueError
             With a sentence about what is wrong with the files.
         """
-        checkpoint = read_parts(source, only)
+        files = resolve(source)
+        checkpoint = read_parts(files, only)
         config = checkpoint.config if only is None else cut(checkpoint.config, checkpoint.parts)
         with torch.device("meta"):
             codi = cls(config)
@@ -83,6 +94,10 @@ class CoDi(nn.Module):
                 raise ValueError(
                     f"The checkpoint's {name} does not fit its own configuration: fetch or train it again."
                 ) from error
+        if "text" in codi.autoencoders and config.text_autoencoder.words is None:
+            if vocabulary is not None:
+                read_vocabulary(vocabulary, config.text_autoencoder)  # a wrong folder should be heard of now
+            codi.autoencoders["text"].vocabulary_folder = vocabulary or find_vocabulary(f.parent for f in files)
         codi.report = checkpoint
         return codi
 
@@ -170,10 +185,15 @@ class CoDi(nn.Module):
             embedding = encoder(sounds, sample_rate)
             unconditional = encoder(torch.zeros_like(sounds[:1]), sample_rate)
         else:
-            square = (square_video if name == "video" else square_image)(content)
+            look = encoder.config
+            if name == "video":
+                square = square_video(thinned(content, look.frames), look.video_side)
+            else:
+                square = square_image(content, look.image_side)
             grey = torch.full_like(square[:1], 0.5)
             embedding, unconditional = (
-                encoder(clip_pixels(pixels).to(weight.device, weight.dtype)) for pixels in (square, grey)
+                encoder(clip_pixels(pixels, look.image_size).to(weight.device, weight.dtype))
+                for pixels in (square, grey)
             )
         return Prompt(embedding, unconditional.expand_as(embedding))
 
@@ -230,6 +250,7 @@ class CoDi(nn.Module):
         image_size: int | None = None,
         frames: int | None = None,
         seconds: float | None = None,
+        held: Mapping[str, Tensor] | None = None,
     ) -> dict[str, Any]:
         """Generate a set of outputs together from a batch of prompts.
 
@@ -250,6 +271,9 @@ class CoDi(nn.Module):
             See `sample`.
         image_size, frames, seconds : optional
             Size of pictures and videos in pixels, frames of videos, length of sounds; the model's own by default.
+        held : dict of str to Tensor, optional
+            Latents in VAE units, ``[B, ...]`` or ``[1, ...]``, by modality: the other streams hear these, and they stay
+            as they are. Among the results are those of them that `outputs` names.
 
         Returns
         -------
@@ -263,7 +287,19 @@ class CoDi(nn.Module):
             For an output that this model lacks, or an argument out of range.
         """
         latents = self.generate_latents(
-            prompts, outputs, steps, guidance, seed, sampler, alignment, strength, progress, image_size, frames, seconds
+            prompts=prompts,
+            outputs=outputs,
+            steps=steps,
+            guidance=guidance,
+            seed=seed,
+            sampler=sampler,
+            alignment=alignment,
+            strength=strength,
+            progress=progress,
+            image_size=image_size,
+            frames=frames,
+            seconds=seconds,
+            held=held,
         )
         results: dict[str, Any] = {}
         for name, z in latents.items():
@@ -287,22 +323,27 @@ class CoDi(nn.Module):
         image_size: int | None = None,
         frames: int | None = None,
         seconds: float | None = None,
+        held: Mapping[str, Tensor] | None = None,
     ) -> dict[str, Tensor]:
         """Like `generate`, without the decoding: latents in VAE units by modality."""
         if not outputs:
             raise ValueError(f"No outputs were asked for: choose from {', '.join(self.outputs)}.")
         if len(set(outputs)) < len(outputs):
             raise ValueError(f"An output is named twice in {', '.join(outputs)}: name each once.")
-        for name in outputs:
+        held = held or {}
+        for name in (*outputs, *held):
             if lacking := self._lacking(name):
                 raise ValueError(f"This model cannot generate {name}: {self._advice(lacking[0])}.")
         if not 0 <= seed < 2**32:
             raise ValueError(f"The seed {seed} is out of range: choose 0 to {2**32 - 1}.")
-        batch, dtype = len(prompts.embedding), prompts.embedding.dtype
-        shapes = {name: self.latent_shape(name, image_size, frames, seconds) for name in outputs}
+        batch, like = len(prompts.embedding), prompts.embedding
+        streams = [name for name in MODALITIES if name in outputs or name in held]
+        shapes = {name: (batch, *self.latent_shape(name, image_size, frames, seconds)) for name in streams}
+        held = {name: _held(name, z, shapes[name]).to(like) for name, z in held.items()}
+        scale = {name: self._autoencoder(name).config.scale_factor for name in streams}
         scaled = sample(
             self.diffuser,
-            {name: stream_noise((batch, *shape), seed, name).to(dtype) for name, shape in shapes.items()},
+            {name: stream_noise(shape, seed, name).to(like.dtype) for name, shape in shapes.items()},
             prompts,
             steps=steps,
             guidance=self.config.guidance if guidance is None else guidance,
@@ -310,8 +351,9 @@ class CoDi(nn.Module):
             alignment=alignment,
             strength=strength,
             progress=progress,
+            held={name: z * scale[name] for name, z in held.items()},
         )
-        return {name: z / self._autoencoder(name).config.scale_factor for name, z in scaled.items()}
+        return {name: held[name] if name in held else scaled[name] / scale[name] for name in outputs}
 
     def _lacking(self, name: str) -> list[str]:
         """The parts that this model would need to generate a modality."""
@@ -332,3 +374,17 @@ class CoDi(nn.Module):
         if network not in self.autoencoders:
             raise ValueError(f"This model has no {name} autoencoder; it has {', '.join(self.autoencoders) or 'none'}.")
         return self.autoencoders[network]
+
+
+def _held(name: str, latents: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Check latents that are to be held, and bring them to the batch size: `shape`."""
+    if not torch.is_tensor(latents):
+        raise ValueError(f"The held {name} is a {type(latents).__name__}: give latents, as `encode` makes them.")
+    if latents.shape[1:] != shape[1:] or len(latents) not in (1, shape[0]):
+        raise ValueError(
+            f"The held {name} is {list(latents.shape)}, where {list(shape)} is needed: "
+            "encode it at the size and length that are generated, for one result or for each."
+        )
+    if not latents.isfinite().all():
+        raise ValueError(f"The held {name} holds values that are not finite (NaN or infinity).")
+    return latents.expand(shape)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 from .conditioning import Prompt
 from .diffuser import Diffuser
 from .diffuser.joint import Strength
-from .diffusion import BETA_END, BETA_START, STEPS
+from .diffusion import BETA_END, BETA_START, STEPS, alphas_cumprod
 from .released import ReleasedDDIM
 
 SAMPLERS = ("dpmpp_2m", "ddim", "euler", "ddim_released")
@@ -60,6 +60,7 @@ def sample(
     alignment: str,
     strength: Strength,
     progress: Callable[[int, int], None] | None = None,
+    held: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Tensor]:
     """Denoise all streams at one common noise level per step.
 
@@ -74,29 +75,53 @@ def sample(
         hears no other stream, so that guidance leads towards what the others say as it does towards the prompt.
     progress : callable, optional
         Called with (steps done, steps in all) after each step; an exception that it raises ends the run.
+    held : dict of str to Tensor, optional
+        Clean scaled latents ``[B, ...]`` of those streams in `noise` that the others only hear: before each step they
+        are noised to its level, always with the same noise, so that they look as if they were being denoised too.
 
     Returns
     -------
     dict of str to Tensor
-        Scaled latents, shaped like `noise`.
+        Scaled latents of the streams that are not held, shaped like their `noise`.
     """
     if not math.isfinite(guidance):
         raise ValueError(f"The guidance {guidance} is not a number to scale with: choose a finite one, such as 7.5.")
-    schedulers = {name: make_scheduler(sampler, steps) for name in noise}
+    held = held or {}
+    schedulers = {name: make_scheduler(sampler, steps) for name in noise if name not in held}
+    if not schedulers:
+        raise ValueError("Every stream is held: name at least one output that is to be generated.")
     timesteps = next(iter(schedulers.values())).timesteps
     device = prompt.embedding.device
-    x = {name: n.to(device) * schedulers[name].init_noise_sigma for name, n in noise.items()}
+    noise = {name: n.to(device) for name, n in noise.items()}
+    x = {name: noise[name] * scheduler.init_noise_sigma for name, scheduler in schedulers.items()}
     settings = {"alignment": alignment, "strength": strength}
+    quiet = settings | {"alignment": "released" if alignment == "released" else "none"}
     for done, t in enumerate(timesteps, 1):
-        scaled = {name: schedulers[name].scale_model_input(latent, t) for name, latent in x.items()}
+        streams = {name: schedulers[name].scale_model_input(latent, t) for name, latent in x.items()}
+        heard = {name: _noised(latent, noise[name], t) for name, latent in held.items()}
         when = t.to(device).expand(len(prompt.embedding))
-        eps = diffuser(scaled, when, prompt.embedding, **settings)
+        eps = diffuser(streams | heard, when, prompt.embedding, **settings)
         if guidance != 1:
-            quiet = settings | {"alignment": "released" if alignment == "released" else "none"}
-            without = diffuser(scaled, when, prompt.unconditional, **quiet)
-            eps = {name: without[name] + guidance * (eps[name] - without[name]) for name in eps}
-        for name, predicted in eps.items():
-            x[name] = schedulers[name].step(predicted, t, x[name], return_dict=False)[0]
+            # Nobody hears the held streams here. As released, a stream hears itself, but only where there are others.
+            present = streams | heard if quiet["alignment"] == "released" else streams
+            without = diffuser(present, when, prompt.unconditional, **quiet)
+            eps = {name: without[name] + guidance * (eps[name] - without[name]) for name in x}
+        for name in x:
+            x[name] = schedulers[name].step(eps[name], t, x[name], return_dict=False)[0]
         if progress is not None:
             progress(done, len(timesteps))
     return x
+
+
+def _noised(clean: Tensor, noise: Tensor, timestep: Tensor) -> Tensor:
+    """What the diffuser is shown of a clean latent at a timestep, which may be fractional.
+
+    Its variance is preserved whatever the sampler computes with. Between timesteps the ratio of noise to signal is
+    interpolated linearly, as the Euler sampler does.
+    """
+    alphas = alphas_cumprod()
+    ratios = ((1 - alphas) / alphas).sqrt()
+    t = float(timestep)
+    low = min(int(t), STEPS - 2)
+    ratio = float(torch.lerp(ratios[low], ratios[low + 1], t - low))
+    return (clean + ratio * noise) / (1 + ratio**2) ** 0.5

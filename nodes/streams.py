@@ -71,6 +71,7 @@ def from_backend(latent: Tensor, name: str) -> Tensor:
 def scale_factor(name: str, config: CoDiConfig) -> float:
     """Diffuser latents are this factor times the autoencoder's latents, which is what a LATENT carries."""
     autoencoder = {
+        "text": config.text_autoencoder,
         "image": config.image_autoencoder,
         "video": config.image_autoencoder,
         "audio": config.audio_autoencoder,

@@ -15,7 +15,9 @@ from codi_backend.training import recipe
 
 SETTINGS = {
     "model": "tiny",
-    "prompts": {"text": "two <blue> stars"},
+    "prompts": [{"modality": "text", "content": "two <blue> stars", "weight": 1.0}],
+    "interpolation": "linear",
+    "held": [],
     "outputs": ["image", "audio"],
     "seed": 3,
     "steps": 2,
@@ -66,7 +68,7 @@ def test_result(two):
     result = json.loads((two / "result.json").read_text())
     assert result.items() >= SETTINGS.items()
     assert result["files"] == [{"image": f"image_{i}.png", "audio": f"audio_{i}.wav"} for i in (1, 2)]
-    assert result["seconds"].keys() == {"load", "encode prompt", "denoise", "decode", "write files"}
+    assert result["seconds"].keys() == {"read files", "load", "encode prompt", "denoise", "decode", "write files"}
     assert all(s >= 0 for s in result["seconds"].values())
     assert 50 < result["peak_memory_mb"] < 20000
 
@@ -102,6 +104,35 @@ def test_sound_alone(generate, tmp_path, capsys):
     assert "index.html" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("kind", "value", "content", "weight"),
+    [
+        ("image", "cat.png", "cat.png", 1.0),
+        ("image", "cat.png:0.3", "cat.png", 0.3),
+        ("image", "cat.png:2", "cat.png", 2.0),
+        ("image", "there:0.3", "there:0.3", 1.0),
+        ("image", "there:0.3:.5", "there:0.3", 0.5),
+        ("image", "C:7", "C:7", 1.0),
+        ("image", r"C:\cats\1.png", r"C:\cats\1.png", 1.0),
+        ("image", r"C:\cats\1.png:0.5", r"C:\cats\1.png", 0.5),
+        ("image", "cat.png:much", "cat.png:much", 1.0),
+        ("text", "a cat", "a cat", 1.0),
+        ("text", "a cat: black:0.5", "a cat: black", 0.5),
+        ("text", "a cat:0.5:1", "a cat:0.5:1", 1.0),
+        ("text", ":0.5", "", 0.5),
+        ("text", "at 10:30", "at 10:30", 1.0),
+        ("text", "a cat: 3", "a cat: 3", 1.0),
+    ],
+)
+def test_weights(tmp_path, monkeypatch, kind, value, content, weight):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there:0.3").touch()
+    asked = []
+    monkeypatch.setattr("codi_backend.generation.generate_to_folder", asked.append)
+    assert main(["generate", "--text", "first", f"--{kind}", value]) == 0
+    assert asked[0].prompts == [("text", "first", 1.0), (kind, content, weight)]
+
+
 def test_progress_goes_to_stderr(generate, capsys, monkeypatch):
     monkeypatch.setattr("codi_backend.generation._BAR_DELAY", 0)
     assert generate("--outputs", "image") == 0
@@ -122,6 +153,12 @@ def test_progress_goes_to_stderr(generate, capsys, monkeypatch):
         (["--alignment", "loud"], "no alignment 'loud'"),
         (["--strength", "-1"], "strength must be 0 or more"),
         (["--guidance", "nan"], "guidance nan"),
+        (["--image", "nowhere.png:0.5"], "There is no file nowhere.png"),
+        (["--text", "a:-1"], "must not be negative"),
+        (["--interpolation", "cubic"], "no interpolation 'cubic'"),
+        (["--hold", "smell=rose"], "no modality 'smell'"),
+        (["--hold", "image=a.png", "--hold", "image=b.png"], "held twice"),
+        (["--image-size", "50"], "Pictures of 50 pixels do not fit"),
         (["--device", "toaster"], "device toaster cannot be used"),
         (["--model", "nowhere.safetensors"], "no checkpoint file nowhere.safetensors"),
     ],
@@ -164,7 +201,7 @@ def test_same_noise_whatever_the_count(two, generate, tmp_path):
     assert not torch.equal(*stream_noise((2, 4), 3, "image"))
 
 
-@pytest.mark.parametrize("command", [[], ["generate"], ["nonsense"], ["dataset"]])
+@pytest.mark.parametrize("command", [[], ["nonsense"], ["dataset"], ["generate", "--hold", "cat.png"]])
 def test_incomplete_command(command, capsys):
     with pytest.raises(SystemExit) as error:
         main(command)

@@ -3,13 +3,14 @@
 import math
 import wave
 
+import av
 import numpy as np
 import pytest
 import torch
 
 from codi_backend.autoencoders import LogMel
 from codi_backend.config import MelConfig
-from codi_backend.media import save_wav, spectrogram_picture, to_picture
+from codi_backend.media import save_video, save_wav, spectrogram_picture, to_picture
 
 
 def read(path):
@@ -59,3 +60,32 @@ def test_spectrogram():
 
 def test_silence_is_dark():
     assert np.asarray(spectrogram_picture(LogMel(MelConfig()), torch.zeros(1, 1600))).max() < 40
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "written"), [(64, 64, (256, 256)), (33, 65, (264, 520)), (300, 400, (300, 400))]
+)
+def test_videos_are_enlarged_by_whole_numbers(tmp_path, height, width, written):
+    pixels = torch.zeros(3, 3, height, width)
+    pixels[0, 1:, :, width // 2 :] = 0.8
+    save_video(tmp_path / "a.mp4", pixels, 6.25)
+    with av.open(str(tmp_path / "a.mp4")) as file:
+        (stream,) = file.streams
+        assert (stream.codec_context.name, stream.format.name, stream.average_rate) == ("h264", "yuv420p", 6.25)
+        assert float(stream.duration * stream.time_base) == pytest.approx(3 / 6.25)
+        frames = torch.from_numpy(np.stack([frame.to_ndarray(format="rgb24") for frame in file.decode(stream)])) / 255
+    assert frames.shape == (3, *written, 3)
+    zoom = written[0] // height
+    expected = pixels.repeat_interleave(zoom, 2).repeat_interleave(zoom, 3).permute(1, 2, 3, 0)
+    assert (frames - expected).abs().mean() < 0.02
+
+
+def test_videos_have_their_sound(tmp_path):
+    sound = tone(440, 8000)
+    save_video(tmp_path / "a.mp4", torch.rand(3, 2, 64, 64), 4.0, sound, 16000)
+    with av.open(str(tmp_path / "a.mp4")) as file:
+        video, audio = file.streams
+        assert (audio.codec_context.name, audio.rate, audio.channels) == ("aac", 16000, 1)
+        heard = np.concatenate([frame.to_ndarray() for frame in file.decode(audio)], 1)[:, :8000]
+    assert heard.shape == (1, 8000)
+    assert np.corrcoef(heard[0, 1000:7000], sound[0, 1000:7000])[0, 1] > 0.99

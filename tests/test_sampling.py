@@ -1,5 +1,6 @@
 """Samplers, guidance, and streams side by side."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -154,6 +155,59 @@ def test_progress_can_end_the_run(run):
     with pytest.raises(InterruptedError):
         run(diffuser=oracle, steps=4, progress=stop)
     assert len(oracle.asked) == 4  # two steps, each with and without the prompt
+
+
+class Listener(Oracle):
+    """Also records what it is shown of every stream, and when."""
+
+    def __init__(self):
+        super().__init__()
+        self.shown = []
+
+    def __call__(self, latents, timesteps, context, **settings):
+        self.shown.append((float(timesteps[0]), latents))
+        return super().__call__(latents, timesteps, context, **settings)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_held_streams_are_noised_to_the_common_level(run, sampler):
+    listener = Listener()
+    clean = torch.full(SHAPES["audio"], 0.8)
+    out = run(diffuser=listener, sampler=sampler, steps=5, held={"audio": clean})
+    assert out.keys() == {"image"}
+    alphas = alphas_cumprod().double()
+    ratios = ((1 - alphas) / alphas).sqrt()
+    heard = [(t, latents["audio"]) for t, latents in listener.shown if "audio" in latents]
+    assert len(heard) == 5
+    for t, latent in heard:
+        ratio = np.interp(t, np.arange(1000), ratios)
+        expected = (clean + ratio * NOISE["audio"]) / (1 + ratio**2) ** 0.5
+        torch.testing.assert_close(latent, expected.float(), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_held_stream_looks_like_one_on_its_way_there(run, sampler):
+    generated, held = Listener(), Listener()
+    run(diffuser=generated, sampler=sampler, steps=20, guidance=1)
+    run(diffuser=held, sampler=sampler, steps=20, guidance=1, held={"audio": torch.full(SHAPES["audio"], 0.8)})
+    for (t, ours), (again, theirs) in zip(generated.shown, held.shown):
+        assert t == again
+        # What is generated begins as noise alone, and of that the oracle keeps the rest: sqrt(alpha) of the first step.
+        torch.testing.assert_close(theirs["audio"], ours["audio"], atol=0.1, rtol=0)
+
+
+def test_held_streams_are_heard(run):
+    held = {"audio": torch.randn(SHAPES["audio"], generator=torch.Generator().manual_seed(5))}
+    one, other = run(held=held), run(held={"audio": -held["audio"]})
+    assert (one["image"] - other["image"]).abs().max() > 1e-3
+    alone = run(only("image"))
+    assert torch.equal(run(held=held, alignment="none")["image"], alone["image"])
+    assert torch.equal(run(held=held, strength=0.0)["image"], alone["image"])
+
+
+def test_something_must_be_generated(run):
+    with pytest.raises(ValueError, match="Every stream is held: name at least one output"):
+        run(held=NOISE)
 
 
 @pytest.mark.parametrize(

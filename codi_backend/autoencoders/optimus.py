@@ -14,6 +14,7 @@ from .optimus_networks import BertEncoder, Gpt2Decoder
 from .text_cleanup import drop_repeats
 from .token_sampling import TokenSampling
 from .vocabulary import Vocabulary, read_vocabulary
+from .words import WordList
 
 
 class TextAutoencoder(nn.Module):
@@ -24,7 +25,7 @@ class TextAutoencoder(nn.Module):
     config : TextAutoencoderConfig
     vocabulary : str or path, optional
         Folder with `vocab.txt` (BERT, cased) and `vocab.json` (GPT-2). Only texts need it, not ids; it is read when
-        first needed.
+        first needed, and never by a model whose configuration lists its words.
     operations : module or class
         Where layers come from: `torch.nn`, or one of ComfyUI's `comfy.ops`.
     dtype, device
@@ -43,17 +44,20 @@ class TextAutoencoder(nn.Module):
         super().__init__()
         self.config = config
         self.vocabulary_folder = vocabulary
+        self._words = None if config.words is None else WordList(config)
         place = {"dtype": dtype, "device": device}
         self.encoder = BertEncoder(config.encoder, config.latent_dim, operations, place)
         self.decoder = Gpt2Decoder(config.decoder, config.latent_dim, operations, place)
 
     @property
-    def vocabulary(self) -> Vocabulary:
+    def vocabulary(self) -> Vocabulary | WordList:
         """`FileNotFoundError` or `ValueError` with a sentence about what is missing or wrong."""
+        if self._words is not None:
+            return self._words
         if self.vocabulary_folder is None:
             raise FileNotFoundError(
                 "The text autoencoder has no vocabularies: name the folder that holds vocab.txt of BERT "
-                "(bert-base-cased) and vocab.json of GPT-2 (gpt2)."
+                "(bert-base-cased) and vocab.json of GPT-2 (gpt2) as `vocabulary` when you load the model."
             )
         return read_vocabulary(self.vocabulary_folder, self.config)
 
@@ -80,16 +84,17 @@ class TextAutoencoder(nn.Module):
         temperature: float = 1.0,
         top_k: int = 0,
         top_p: float = 1.0,
-        greedy: bool = False,
+        greedy: bool | None = None,
         seed: int = 0,
         max_tokens: int = 30,
     ) -> list[str]:
         """Latents ``[B, D]`` -> texts, repeated words and phrases removed as in the released code.
 
-        Parameters as for `TokenSampling` and `sample`; `ValueError` for one out of range.
+        Parameters as for `TokenSampling` and `sample`, `greedy` being the configuration's by default; `ValueError` for
+        one out of range.
         """
         vocabulary = self.vocabulary
-        how = TokenSampling(temperature, top_k, top_p, greedy)
+        how = TokenSampling(temperature, top_k, top_p, self.config.greedy if greedy is None else greedy)
         return [drop_repeats(vocabulary.text(ids)) for ids in self.sample(latents, how, seed, max_tokens)]
 
     @torch.no_grad()

@@ -6,7 +6,7 @@ import functools
 import itertools
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +62,11 @@ class Vocabulary:
 def read_vocabulary(folder: str | os.PathLike, config: TextAutoencoderConfig) -> Vocabulary:
     """Like `Vocabulary`, read once."""
     return Vocabulary(folder, config)
+
+
+def find_vocabulary(folders: Iterable[Path]) -> Path | None:
+    """The first folder that has both vocabulary files."""
+    return next((f for f in folders if all((f / name).is_file() for name in (BERT_FILE, GPT2_FILE))), None)
 
 
 def _read(folder: str | os.PathLike, name: str, model: str) -> str:

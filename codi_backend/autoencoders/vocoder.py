@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -38,6 +39,7 @@ class Vocoder(nn.Module):
                 for inputs, outputs, kernel, rate in zip(widths, widths[1:], config.kernels, config.rates)
             ]
         )
+        self.samples_per_frame = math.prod(config.rates)
         self.blocks_per_stage = len(config.block_kernels)
         self.resblocks = nn.ModuleList(
             [

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 
-from .world import Scene
+from .world import COLOURS, Scene
 
 NUMBERS = {1: "one", 2: "two", 3: "three", 4: "four"}
 PLURALS = {
@@ -20,6 +22,7 @@ ADVERBS = {"slow": "slowly", "fast": "quickly"}
 
 _THINGS = ("shape", "object", "thing")
 _OPENINGS = ("", "", "", "", "a picture of ", "I see ", "the sound of ")
+_ADVERBS_ALONE = ("{adverb}", "something, {adverb}", "shapes, {adverb}")
 _TEMPO_FORMS = ("{noun}, {adverb}", "{noun}, {adverb}", "{noun}, {adverb}", "{noun} {adverb}", "{adverb}, {noun}")
 
 
@@ -41,7 +44,7 @@ def caption(scene: Scene, said: tuple[str, ...] = ATTRIBUTES, rng: np.random.Gen
         return ""
     adverb = ADVERBS[scene.tempo]
     if said == ("tempo",):
-        return choose((adverb, f"something, {adverb}", f"shapes, {adverb}"))
+        return choose(_ADVERBS_ALONE).format(adverb=adverb)
     one = "count" in said and scene.count == 1
     thing = scene.shape if "shape" in said else choose(_THINGS)
     noun = thing if one else PLURALS.get(thing, f"{thing}s")
@@ -53,6 +56,23 @@ def caption(scene: Scene, said: tuple[str, ...] = ATTRIBUTES, rng: np.random.Gen
         words = choose(("", "", "some ")).split() + words
     phrase = choose(_OPENINGS) + " ".join(words)
     return choose(_TEMPO_FORMS).format(noun=phrase, adverb=adverb) if "tempo" in said else phrase
+
+
+def caption_words() -> tuple[str, ...]:
+    """All words and punctuation marks of captions, in lower case and alphabetical order.
+
+    They are taken from what captions are put together from, so that none is missing.
+    """
+    numbers, things = [*NUMBERS.values(), "a", "an"], [*PLURALS, *PLURALS.values(), *_THINGS]
+    forms = [*_OPENINGS, *_ADVERBS_ALONE, *_TEMPO_FORMS, "some"]
+    pieces = [*COLOURS, *numbers, *things, *(f"{thing}s" for thing in _THINGS), *ADVERBS.values()]
+    pieces += [form.format(noun="", adverb="") for form in forms]
+    return tuple(sorted({word for piece in pieces for word in re.findall(r"\w+|[^\w\s]", piece.lower())}))
+
+
+def shown(scene: Scene, modality: str) -> tuple[str, ...]:
+    """The attributes that content of a modality shows: a picture has no tempo, and neither has a single note."""
+    return ATTRIBUTES if modality == "text" or (modality != "image" and scene.count > 1) else ATTRIBUTES[:3]
 
 
 def partial_caption(scene: Scene, rng: np.random.Generator, leave_out: float = 0.25) -> str:

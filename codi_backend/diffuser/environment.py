@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -10,9 +11,12 @@ from .kit import Kit, Stage
 
 
 class EnvironmentEncoder(nn.ModuleList):
-    """Encodes a noisy latent as one vector of length 1.
+    """Encodes a noisy latent as one token of length 1, or as one per time step.
 
-    ``h [N, C, H, W]`` (or ``[B, D]``), ``emb [B, E]`` -> ``[B, environment_dim]``, where N is B, or B times `frames`.
+    ``h [N, C, H, W]`` (or ``[B, D]``), ``emb [B, E]`` -> ``[B, T, environment_dim]``, where N is B, or B times
+    `frames`. T is 1 unless the configuration keeps time and the latent has any: then it is the number of frames, or
+    what is left of H after the encoder's downsampling. Of such tokens the second half of the channels is averaged over
+    time: it tells what holds for the whole stream, the first half what happens when.
     """
 
     def __init__(self, config: UNetConfig, kit: Kit) -> None:
@@ -26,13 +30,23 @@ class EnvironmentEncoder(nn.ModuleList):
             if level < len(levels) - 1:
                 stages.append(Stage([kit.down(channels)]))
         super().__init__([*stages, kit.head(channels, config.environment_dim)])
+        self.time = config.environment_time
 
     def forward(self, h: Tensor, emb: Tensor, frames: int | None = None) -> Tensor:
         *stages, head = self
         for stage in stages:
             h = stage(h, emb, frames=frames)
-        h = head(h).flatten(2).mean(2) if h.ndim == 4 else head(h)
-        if frames is not None:
-            h = h.unflatten(0, (-1, frames)).mean(1)
+        h = head(h)
+        if self.time == "rows":
+            h = h.mean(3).transpose(1, 2)
+        else:
+            h = h.flatten(2).mean(2)[:, None] if h.ndim == 4 else h[:, None]
+            if frames is not None:
+                h = h.unflatten(0, (-1, frames)).squeeze(2)
+        if self.time is None:
+            h = h.mean(1, keepdim=True)
+        elif h.shape[1] > 1:
+            moment, whole = h.chunk(2, -1)
+            h = torch.cat([moment, whole.mean(1, keepdim=True).expand_as(whole)], -1)
         # In single precision: a sum of squares overflows or vanishes in half precision.
         return F.normalize(h.float(), dim=-1).to(h.dtype)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..config import DiffuserConfig
+from ..diffusion import eps_from_v
 from ..modality import MODALITIES, modality
 from .factory import AttentionFunction
 from .layers import Sources
@@ -111,10 +112,15 @@ class Diffuser(nn.Module):
         for name, x in latents.items():
             heard, gate = self._hear(weights[name], environment)
             out[name] = self._network(name)(x, emb[modality(name).network], context, heard, gate)
+        if self.config.prediction == "v":
+            out = {name: eps_from_v(v, latents[name], timesteps) for name, v in out.items()}
         return out
 
     def environment(self, latents: Mapping[str, Tensor], timesteps: Tensor) -> dict[str, Tensor]:
-        """Environment embedding of every stream, ``[B, environment_dim]`` of length 1 (SPEC section 2, step 4)."""
+        """Environment tokens of every stream, ``[B, T, environment_dim]``, each of length 1 (SPEC section 2, step 4).
+
+        T is 1, or the number of time steps where a network's configuration keeps time.
+        """
         self._check(latents, timesteps)
         if deaf := [name for name in latents if not self._network(name).config.aligned]:
             raise ValueError(f"This model has no environment encoder for {', '.join(deaf)}: load a later edition.")
@@ -156,7 +162,7 @@ class Diffuser(nn.Module):
         if gate == 0:
             return (), 0.0
         share = gate * (len(weights) if self.config.listen == "mean" else 1)
-        return [(environment[name][:, None], w / share) for name, w in weights.items() if w > 0], gate
+        return [(environment[name], w / share) for name, w in weights.items() if w > 0], gate
 
     def _check(self, latents: Mapping[str, Tensor], timesteps: Tensor, context: Tensor | None = None) -> None:
         if not latents:

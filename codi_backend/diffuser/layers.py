@@ -123,17 +123,22 @@ class TransformerBlock(nn.Module):
         self.norm2 = make.layer_norm(channels)
         self.norm3 = make.layer_norm(channels)
 
-    def forward(self, x: Tensor, sources: Sources) -> Tensor:
+    def forward(self, x: Tensor, sources: Sources, in_step: bool = False) -> Tensor:
         own = self.norm1(x)
         x = x + self.attn1(own, own)
-        x = x + self._cross(x, sources)
+        x = x + self._cross(x, sources, in_step)
         return x + self.ff(self.norm3(x))
 
-    def _cross(self, x: Tensor, sources: Sources) -> Tensor:
-        query = self.norm2(x) if any(tokens.shape[1] > 1 for tokens, _ in sources) else None
+    def _cross(self, x: Tensor, sources: Sources, in_step: bool) -> Tensor:
+        query = None if in_step or all(tokens.shape[1] == 1 for tokens, _ in sources) else self.norm2(x)
         total = None
         for tokens, weight in sources:
-            part = per_frame(self.attn2.single(tokens), x) if tokens.shape[1] == 1 else self.attn2(query, tokens)
+            if in_step and tokens.shape[1] > 1:
+                part = self.attn2.single(tokens).repeat_interleave(x.shape[1] // tokens.shape[1], 1)
+            elif tokens.shape[1] == 1:
+                part = per_frame(self.attn2.single(tokens), x)
+            else:
+                part = self.attn2(query, tokens)
             part = part if weight == 1 else part * weight
             total = part if total is None else total + part
         return total
@@ -143,7 +148,8 @@ class Transformer(nn.Module):
     """A transformer over the positions of a feature map, with a skip (SPEC section 2.1).
 
     ``h [N, C, H, W]`` and sources ``[B, L, D]`` -> ``[N, C, H, W]``. Serves the prompt and, as a connector, the
-    environment embeddings of other streams; several sources are attended separately and added with their weights.
+    environment embeddings of other streams; several sources are attended separately and added with their weights. With
+    `in_step`, tokens of a source belong to the rows of the feature map, each to its own (L divides H).
     """
 
     def __init__(self, channels: int, context_dim: int, heads: int, make: Factory) -> None:
@@ -153,10 +159,10 @@ class Transformer(nn.Module):
         self.transformer_blocks = nn.ModuleList([TransformerBlock(channels, context_dim, heads, make)])
         self.proj_out = make.zeroed(make.conv(channels, channels, 1))
 
-    def forward(self, h: Tensor, sources: Sources) -> Tensor:
+    def forward(self, h: Tensor, sources: Sources, in_step: bool = False) -> Tensor:
         x = self.proj_in(self.norm(h)).permute(0, 2, 3, 1)
         size = x.shape[1:3]
         x = x.flatten(1, 2)
         for block in self.transformer_blocks:
-            x = block(x, sources)
+            x = block(x, sources, in_step)
         return h + self.proj_out(x.unflatten(1, size).permute(0, 3, 1, 2))

@@ -30,6 +30,11 @@ def fold_frames(x: Tensor) -> tuple[Tensor, int | None]:
     return (x.transpose(1, 2).flatten(0, 1), x.shape[2]) if x.ndim == 5 else (x, None)
 
 
+def _resampled(tokens: Tensor, steps: int) -> Tensor:
+    """``[B, T, D] -> [B, steps, D]``, linearly interpolated in time."""
+    return F.interpolate(tokens.transpose(1, 2), size=steps, mode="linear").transpose(1, 2)
+
+
 class UNet(nn.Module):
     """Predicts the noise in one latent; image, audio or text by configuration (SPEC sections 2, 2.1 and 2.3).
 
@@ -120,7 +125,7 @@ class UNet(nn.Module):
         return F.silu(self.time_embed(sinusoid(timesteps, self.config.model_channels).to(dtype)))
 
     def environment(self, x: Tensor, emb: Tensor) -> Tensor:
-        """Environment embedding of a noisy latent: ``x``, ``emb`` of `embed_time` -> ``[B, environment_dim]``."""
+        """Environment tokens of a noisy latent: ``x``, ``emb`` of `embed_time` -> ``[B, T, environment_dim]``."""
         h, frames = fold_frames(x)
         return self.environment_encoder(h, emb, frames)
 
@@ -136,7 +141,7 @@ class UNet(nn.Module):
         context : Tensor
             Prompt tokens, ``[B, L, context_dim]``.
         heard : sequence of (Tensor, float)
-            Environment tokens ``[B, L, environment_dim]`` for the connectors, and their weights.
+            Environment tokens ``[B, T, environment_dim]`` for the connectors, and their weights.
         gate : float
             How far a connector may move its input: 0 skips the connectors, 1 is their full effect.
 
@@ -150,21 +155,35 @@ class UNet(nn.Module):
         skips = []
         for i, block in enumerate(self.input_blocks):
             h = block(h, emb, sources, frames)
-            h = self._listen(self.input_connectors, i, h, heard, gate)
+            h = self._listen(self.input_connectors, i, h, heard, gate, frames)
             skips.append(h)
         h = self.middle_block(h, emb, sources, frames)
         if self.middle_as_first_skip:
             skips[-1] = h
         for i, block in enumerate(self.output_blocks):
             h = block(torch.cat([h, skips.pop()], 1), emb, sources, frames)
-            h = self._listen(self.output_connectors, i, h, heard, gate)
+            h = self._listen(self.output_connectors, i, h, heard, gate, frames)
         h = self.out(h)
         return h if frames is None else h.unflatten(0, (-1, frames)).transpose(1, 2)
 
-    @staticmethod
-    def _listen(connectors: nn.ModuleDict, index: int, h: Tensor, heard: Sources, gate: float) -> Tensor:
+    def _listen(
+        self, connectors: nn.ModuleDict, index: int, h: Tensor, heard: Sources, gate: float, frames: int | None
+    ) -> Tensor:
         if gate == 0 or str(index) not in connectors:
             return h
         connector: Transformer = connectors[str(index)]
-        changed = connector(h, heard)
+        changed = connector(h, [(self._in_time(tokens, h, frames), weight) for tokens, weight in heard], in_step=True)
         return changed if gate == 1 else h + gate * (changed - h)
+
+    def _in_time(self, tokens: Tensor, h: Tensor, frames: int | None) -> Tensor:
+        """Tokens ``[B, T, D]`` of another stream, as the time steps of this one hear them.
+
+        Both streams last equally long. A stream without time hears the mean over time.
+        """
+        if tokens.shape[1] == 1:
+            return tokens
+        if self.config.environment_time == "rows":
+            return _resampled(tokens, h.shape[2])
+        if self.config.environment_time == "frames" and frames is not None:
+            return _resampled(tokens, frames).flatten(0, 1)[:, None]
+        return F.normalize(tokens.float().mean(1, keepdim=True), dim=-1).to(tokens.dtype)

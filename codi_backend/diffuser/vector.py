@@ -29,8 +29,8 @@ class VectorTransformer(Transformer):
         super().__init__(channels, context_dim, heads, make)
         self.positions = positions
 
-    def forward(self, h: Tensor, sources: Sources) -> Tensor:
-        return super().forward(h.unflatten(1, (-1, self.positions, 1)), sources).flatten(1)
+    def forward(self, h: Tensor, sources: Sources, in_step: bool = False) -> Tensor:
+        return super().forward(h.unflatten(1, (-1, self.positions, 1)), sources, in_step).flatten(1)
 
 
 class VectorHead(nn.Sequential):

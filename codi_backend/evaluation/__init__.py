@@ -1,5 +1,5 @@
 """Measuring what the model makes."""
 
-from .judges import JudgedImage, JudgedObject, JudgedSound, judge_image, judge_sound
+from .judges import judge_image, judge_sound, judge_text, judge_video
 
-__all__ = ["JudgedImage", "JudgedObject", "JudgedSound", "judge_image", "judge_sound"]
+__all__ = ["judge_image", "judge_sound", "judge_text", "judge_video"]

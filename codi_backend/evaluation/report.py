@@ -1,147 +1,118 @@
-"""`codi evaluate`: fidelity to the prompt, and agreement between jointly generated streams."""
+"""Tables as JSON, Markdown and plots."""
 
 from __future__ import annotations
 
 import json
-import math
-import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..data.captions import ATTRIBUTES, caption
-from ..data.world import COLOURS, COUNTS, SHAPES, Scene, sample_scene
-from ..model import CoDi
-from .judges import judge_image, judge_sound
+from .figures import Figure
+from .tables import Table
 
-_FIDELITY = {"image": ("colour", "shape", "count"), "audio": ("colour", "shape", "count", "tempo")}
-_COUPLED = {"colour": 1 / len(COLOURS), "shape": 1 / len(SHAPES), "count": 1 / len(COUNTS)}  # chance
-_SCENE_SEED = 1000  # scenes that training never drew
-_BATCH = 48
+_UNITS = {"share": "%", "seconds": "s"}
 
 
-def evaluate(
-    source: str | os.PathLike | Iterable[str | os.PathLike] = "mini",
-    prompts: int = 48,
-    seed: int = 0,
-    steps: int = 20,
-    guidance: float | None = None,
-    out: Path | None = None,
-) -> str:
-    """Generate picture and sound for fixed prompts and judge them by rule.
-
-    Fidelity is measured on full captions. Coupling leaves one attribute out of the caption and counts how often picture
-    and sound agree on it, generated jointly (alignment "paper") and without hearing each other ("none"); what neither
-    prompt nor partner fixes can only agree by chance.
+def write_report(out: Path, heading: Mapping[str, Any], tables: Sequence[Table], missing: Mapping[str, str]) -> str:
+    """Write ``evaluation.json``, ``evaluation.md`` and a plot for each table that has figures.
 
     Parameters
     ----------
-    source
-        See `CoDi.load`.
-    prompts : int
-        Prompts for each figure.
-    out : Path, optional
-        Folder for ``evaluation.json`` and ``evaluation.md``.
+    heading : mapping
+        Model and settings, which head the report.
+    missing : mapping
+        Why a run is not in the tables, by its name.
 
     Returns
     -------
     str
-        The tables in Markdown.
+        The Markdown.
     """
-    if isinstance(source, list) and source == ["mini"]:
-        source = "mini"
-    codi = CoDi.load(source)
-    scenes = [sample_scene(_SCENE_SEED, i, "all") for i in range(prompts)]
-    settings = {"steps": steps, "guidance": codi.config.guidance if guidance is None else guidance, "seed": seed}
-    judged = _judged(codi, scenes, ATTRIBUTES, alignment="paper", **settings)
-    fidelity = {
-        stream: {
-            attribute: _share([getattr(j[stream], attribute) == getattr(scene, attribute) for j, scene in relevant])
-            for attribute in attributes
-            # One note has no tempo.
-            if (relevant := [(j, s) for j, s in zip(judged, scenes) if attribute != "tempo" or s.count > 1])
-        }
-        for stream, attributes in _FIDELITY.items()
+    out.mkdir(parents=True, exist_ok=True)
+    whole = {
+        **heading,
+        "tables": {t.key: [f.to_dict() for f in t.figures] for t in tables},
+        "missing": dict(missing),
     }
-    coupling: dict[str, dict[str, Any]] = {}
-    for attribute, chance in _COUPLED.items():
-        said = tuple(a for a in ATTRIBUTES if a != attribute)
-        row: dict[str, Any] = {"chance": round(chance, 3)}
-        for alignment in ("paper", "none"):
-            row[alignment] = _share(
-                [
-                    getattr(j["image"], attribute) is not None
-                    and getattr(j["image"], attribute) == getattr(j["audio"], attribute)
-                    for j in _judged(codi, scenes, said, alignment=alignment, **settings)
-                ]
-            )
-        coupling[attribute] = row
-    report = {"model": codi.config.name, "prompts": prompts, **settings, "fidelity": fidelity, "coupling": coupling}
-    text = _markdown(report)
-    if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / "evaluation.json").write_text(json.dumps(report, indent=2) + "\n")
-        (out / "evaluation.md").write_text(text)
+    (out / "evaluation.json").write_text(json.dumps(whole, indent=1, ensure_ascii=False) + "\n")
+    for table in tables:
+        if table.figures:
+            _plot(table, out / f"evaluation_{table.key}.png")
+    text = _markdown(heading, tables, missing)
+    (out / "evaluation.md").write_text(text)
     return text
 
 
-def _judged(
-    codi: CoDi,
-    scenes: Sequence[Scene],
-    said: tuple[str, ...],
-    *,
-    alignment: str,
-    steps: int,
-    guidance: float,
-    seed: int,
-) -> list[dict[str, Any]]:
-    judged = []
-    for first in range(0, len(scenes), _BATCH):
-        texts = [caption(scene, said) for scene in scenes[first : first + _BATCH]]
-        # The batch's place goes into the seed, so that no two prompts share their noise.
-        out = codi.generate(
-            codi.prompt("text", texts),
-            ("image", "audio"),
-            steps=steps,
-            guidance=guidance,
-            seed=seed + first,
-            alignment=alignment,
-        )
-        sounds, rate = out["audio"]["waveform"], out["audio"]["sample_rate"]
-        judged += [
-            {"image": judge_image(picture), "audio": judge_sound(sound, rate)}
-            for picture, sound in zip(out["image"], sounds)
-        ]
-    return judged
-
-
-def _share(right: Sequence[bool]) -> dict[str, float]:
-    """Share of true values with its 95% Wilson interval."""
-    n, p, z = len(right), sum(right) / len(right), 1.96
-    middle = (p + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    return {"share": round(p, 3), "low": round(max(0.0, middle - half), 3), "high": round(min(1.0, middle + half), 3)}
-
-
-def _cell(share: dict[str, float]) -> str:
-    return f"{share['share']:.1%} ({share['low']:.0%} to {share['high']:.0%})"
-
-
-def _markdown(report: dict[str, Any]) -> str:
+def _markdown(heading: Mapping[str, Any], tables: Sequence[Table], missing: Mapping[str, str]) -> str:
     lines = [
-        f"Model {report['model']}, {report['prompts']} prompts a figure, {report['steps']} steps, "
-        f"guidance {report['guidance']}, seed {report['seed']}; in brackets the 95% interval.",
+        "# Evaluation",
         "",
-        "| output | " + " | ".join(ATTRIBUTES) + " |",
-        "|---|" + "---|" * len(ATTRIBUTES),
-    ]
-    for stream, row in report["fidelity"].items():
-        lines.append(f"| {stream} | " + " | ".join(_cell(row[a]) if a in row else "" for a in ATTRIBUTES) + " |")
-    lines += [
+        ", ".join(f"{name} {value}" for name, value in heading.items()) + ".",
         "",
-        "| left out of the prompt | jointly, alignment paper | alignment none | chance |",
-        "|---|---|---|---|",
+        "In brackets the 95% interval; then whether the target is met (✓) or not (✗), and the target: ≥ at least, ≤ at "
+        "most, ~ chance, which is met if the interval holds it. In small letters the number of results.",
     ]
-    for attribute, row in report["coupling"].items():
-        lines.append(f"| {attribute} | {_cell(row['paper'])} | {_cell(row['none'])} | {row['chance']:.0%} |")
+    for number, table in enumerate(tables, start=1):
+        lines += ["", f"## {number}. {table.title}", "", table.note, ""]
+        lines += _rows(table) if table.figures else ["Not measured."]
+    if missing:
+        lines += ["", "## Not measured", "", *(f"- {name}: {reason}" for name, reason in missing.items())]
     return "\n".join(lines) + "\n"
+
+
+def _rows(table: Table) -> list[str]:
+    rows, columns = _axes(table)
+    cells = {(f.row, f.column): f for f in table.figures}
+    lines = ["| | " + " | ".join(columns) + " |", "|---|" + "---|" * len(columns)]
+    for row in rows:
+        shown = [_cell(cells[row, column]) if (row, column) in cells else "" for column in columns]
+        lines.append(f"| {row} | " + " | ".join(shown) + " |")
+    return lines
+
+
+def _axes(table: Table) -> tuple[list[str], list[str]]:
+    """Names of rows and columns that have figures."""
+    filled = {f.column for f in table.figures}
+    return list(dict.fromkeys(f.row for f in table.figures)), [c for c in table.columns if c in filled]
+
+
+def _cell(figure: Figure) -> str:
+    scale, digits = (100, 1) if figure.unit == "share" else (1, 3)
+
+    def said(value: float, fewer: int = 0) -> str:
+        return f"{scale * value:.{digits - fewer}f}"
+
+    text = f"{said(figure.value)} {_UNITS[figure.unit]}"
+    if figure.low < figure.high:
+        text += f" ({said(figure.low, 1)}–{said(figure.high, 1)})"
+    if figure.target is not None:
+        sign = {"at least": "≥", "at most": "≤", "chance": "~"}[figure.goal]
+        text += f" {'✓' if figure.met else '✗'} {sign} {said(figure.target)}"
+    return f"{text} <sub>{figure.n}</sub>"
+
+
+def _plot(table: Table, path: Path) -> None:
+    """One panel a column: figures with their intervals, and their targets as dashes."""
+    from matplotlib.figure import Figure as Canvas
+
+    rows, columns = _axes(table)
+    canvas = Canvas(figsize=(3.2 + 2.2 * len(columns), 1.2 + 0.28 * len(rows)), layout="constrained")
+    panels = canvas.subplots(1, len(columns), sharey=True, squeeze=False)[0]
+    colours = {True: "#2a7f4f", False: "#c0392b", None: "#555555"}
+    for panel, column in zip(panels, columns):
+        figures = [f for f in table.figures if f.column == column]
+        for f in figures:
+            y = rows.index(f.row)
+            panel.barh(y, f.value, color=colours[f.met], alpha=0.35, height=0.7)
+            panel.plot([f.low, f.high], [y, y], color=colours[f.met], linewidth=2)
+            if f.target is not None:
+                panel.plot([f.target, f.target], [y - 0.4, y + 0.4], color="black", linewidth=1)
+        share = figures[0].unit == "share"
+        panel.set_title(column if share else f"{column} (s)", fontsize=9)
+        panel.set_xlim(0, 1 if share else None)
+        panel.grid(axis="x", alpha=0.3)
+        panel.tick_params(labelsize=8)
+    panels[0].set_yticks(range(len(rows)), rows)
+    panels[0].invert_yaxis()
+    canvas.suptitle(f"{table.title} (bar: figure, line: 95% interval, tick: target)", fontsize=10)
+    canvas.savefig(path, dpi=110)

@@ -127,6 +127,14 @@ def clip_pixels(pixels: Tensor, size: int = 224) -> Tensor:
     return result.to(pixels.device)
 
 
+def thinned(pixels: Tensor, frames: int | None) -> Tensor:
+    """Keep at most `frames` evenly spread frames of videos ``[B, 3, T, H, W]``, the last one among them."""
+    length = pixels.shape[2] if pixels.ndim == 5 else 0
+    if frames is None or length <= frames:
+        return pixels
+    return pixels[:, :, [(i + 1) * length // frames - 1 for i in range(frames)]]
+
+
 def _draw(highest: int, generator: torch.Generator) -> int:
     return int(torch.randint(0, highest + 1, (1,), generator=generator))
 

@@ -1,138 +1,137 @@
-"""Stages 3 and 4: single diffusers, and latent alignment between them (paper sections 3.3 and 3.4)."""
+"""Stage 3: single diffusers, on the prompts of any prompt encoder (paper section 3.3)."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..diffuser import Diffuser
+from ..diffuser.temporal import SpatioTemporalBlock
 from ..diffusion import STEPS, add_noise, alphas_cumprod
 from ..modality import modality
 from ..prompts import TextEncoder
-from .contrast import Contrast
-from .latents import SceneLatents
 from .loop import Stage
 
-_SNR_CAP = 5.0
+
+class Latents(Protocol):
+    """Where batches come from: see `SceneLatents.batch`."""
+
+    def batch(
+        self, step: int, size: int, seed: int, streams: Sequence[str], prompts: Sequence[str], leave_out: float,
+        empty: float,
+    ) -> dict[str, Any]: ...  # fmt: skip
 
 
-class _DiffusionStage(Stage):
-    """What both stages share: frozen prompts, one noise level for all streams, the weighted eps loss."""
+class DiffusionStage(Stage):
+    """What the stages with a diffuser share: frozen prompts, one noise level for all streams, the v loss.
 
-    def __init__(self, diffuser: Diffuser, text_encoder: TextEncoder, data: SceneLatents, streams: tuple[str, ...]):
-        super().__init__()
-        self.diffuser = diffuser.to(memory_format=torch.channels_last)
-        self.text_encoder = text_encoder.requires_grad_(False)
-        self.data, self.streams = data, streams
-        self.register_buffer("alphas", alphas_cumprod(), persistent=False)
+    The squared error of the predicted noise is weighted by the reciprocal of the signal's share, which makes it the v
+    loss: how many objects there are, and what streams can agree on, is decided at high noise, where the plain eps loss
+    is next to nothing.
 
-    def _noised(
-        self, batch: dict[str, Tensor | list[str]], generator: torch.Generator
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor, Tensor]:
-        """Noisy latents, their noise, timesteps ``[B]`` and context ``[B, 1, D]``."""
-        device = self.alphas.device
-        size = len(batch["text"])
-        timesteps = torch.randint(0, STEPS, (size,), generator=generator).to(device)
-        noise = {m: torch.randn(batch[m].shape, generator=generator).to(device) for m in self.streams}
-        noisy = {
-            m: add_noise(batch[m].to(device), noise[m], timesteps, self.alphas).contiguous(
-                memory_format=torch.channels_last
-            )
-            for m in self.streams
-        }
-        with torch.no_grad():
-            context = self.text_encoder(self.text_encoder.tokenize(batch["text"]).to(device))
-        return noisy, noise, timesteps, context
-
-    def _error(self, predicted: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """Squared error of the predicted noise, weighted by noise level."""
-        error = F.mse_loss(predicted, noise, reduction="none").flatten(1).mean(1)
-        return (self._weight(self.alphas[timesteps]) * error).mean()
-
-    def _weight(self, alphas: Tensor) -> Tensor:
-        """min(SNR, 5) / SNR, which keeps nearly clean latents from dominating (min-SNR)."""
-        return (_SNR_CAP * (1 - alphas) / alphas).clamp(max=1)
-
-
-class DiffuserStage(_DiffusionStage):
-    """One network learns to denoise its modality from captions, with classifier-free dropout; connectors stay off.
-
-    With `refine` it goes on from the weights that it has, which is how a network gets a second round of learning rates.
-    """
-
-    def __init__(
-        self, diffuser: Diffuser, text_encoder: TextEncoder, data: SceneLatents, stream: str, refine: bool = False
-    ):
-        super().__init__(diffuser, text_encoder, data, (stream,))
-        self.name = f"refine_{stream}" if refine else f"diffuser_{stream}"
-        diffuser.requires_grad_(False)
-        network = diffuser.networks[modality(stream).network].requires_grad_(True)
-        for part in alignment_parts(network):
-            part.requires_grad_(False)
-        if not refine:
-            _scale_token_values(network)
-
-    def batch(self, step: int, size: int, seed: int) -> dict[str, Tensor | list[str]]:
-        return self.data.batch(step, size, seed, self.streams, leave_out=0.25, empty=0.1)
-
-    def forward(
-        self, batch: dict[str, Tensor | list[str]], generator: torch.Generator
-    ) -> tuple[Tensor, dict[str, float]]:
-        noisy, noise, timesteps, context = self._noised(batch, generator)
-        predicted = self.diffuser(noisy, timesteps, context)
-        (stream,) = self.streams
-        return self._error(predicted[stream], noise[stream], timesteps), {}
-
-
-class AlignmentStage(_DiffusionStage):
-    """Latent alignment: the diffusers frozen, environment encoders and connectors learn to listen.
-
-    The loss is the eps loss of every stream, given the others' noisy latents, plus InfoNCE between their environment
-    embeddings. Captions leave more out here, since what the prompt says need not be heard from another stream.
-
-    The eps loss is weighted by the reciprocal of the signal's share, which makes it the v loss: what streams can agree
-    on is decided at high noise, where the plain eps loss is next to nothing. InfoNCE has a small weight: at high noise
-    it would pull the embedding of the stream that already shows an attribute towards that of the stream that does not
-    yet, and so hide what is worth hearing.
+    `prompt_noise` blurs prompt embeddings by noise of up to that length, so that a diffuser does not mind the small
+    distance that is left between the embeddings of a picture, of a sound and of the text that says the same.
     """
 
     def __init__(
         self,
         diffuser: Diffuser,
         text_encoder: TextEncoder,
-        data: SceneLatents,
+        data: Latents,
         streams: tuple[str, ...],
-        contrast_weight: float = 0.02,
+        prompts: tuple[str, ...] = ("text",),
+        prompt_noise: float = 0.0,
     ):
-        super().__init__(diffuser, text_encoder, data, streams)
-        self.name = "alignment_" + "_".join(streams)
-        self.contrast_weight = contrast_weight
-        self.contrast = Contrast()
+        super().__init__()
+        self.diffuser = diffuser
+        for p in diffuser.parameters():
+            if p.ndim == 4:  # a pass over the whole module would refuse the five-dimensional kernels
+                p.data = p.data.contiguous(memory_format=torch.channels_last)
+        self.text_encoder = text_encoder.requires_grad_(False)
+        self.data, self.streams, self.prompts, self.prompt_noise = data, streams, prompts, prompt_noise
+        self.register_buffer("alphas", alphas_cumprod(), persistent=False)
+
+    def noised(
+        self, batch: dict[str, Any], generator: torch.Generator
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor, Tensor]:
+        """Noisy latents, their noise, timesteps ``[B]`` and context ``[B, 1, D]``."""
+        device = self.alphas.device
+        streams = [name for name in self.streams if name in batch]
+        size = len(batch["captions"])
+        timesteps = torch.randint(0, STEPS, (size,), generator=generator).to(device)
+        noise = {m: torch.randn(batch[m].shape, generator=generator).to(device) for m in streams}
+        noisy = {m: add_noise(batch[m].to(device), noise[m], timesteps, self.alphas) for m in streams}
+        for name, latent in noisy.items():
+            if latent.ndim == 4:
+                noisy[name] = latent.contiguous(memory_format=torch.channels_last)
+        return noisy, noise, timesteps, self._context(batch, generator)
+
+    @torch.no_grad()
+    def _context(self, batch: dict[str, Any], generator: torch.Generator) -> Tensor:
+        device = self.alphas.device
+        context = self.text_encoder(self.text_encoder.tokenize(batch["captions"]).to(device))
+        if "embedding" in batch:
+            is_text = batch["is_text"].to(device)[:, None, None]
+            context = torch.where(is_text, context, batch["embedding"].to(device, context.dtype)[:, None])
+        if self.prompt_noise:
+            noise = torch.randn(context.shape, generator=generator).to(context)
+            length = self.prompt_noise * torch.rand(len(context), 1, 1, generator=generator).to(context)
+            context = F.normalize(context + length / math.sqrt(context.shape[-1]) * noise, dim=-1)
+        return context
+
+    def error(self, predicted: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """The v loss."""
+        error = F.mse_loss(predicted, noise, reduction="none").flatten(1).mean(1)
+        return (error / self.alphas[timesteps]).mean()
+
+
+class DiffuserStage(DiffusionStage):
+    """One network learns to denoise its modality from prompts, with classifier-free dropout; connectors stay off.
+
+    For videos only the temporal blocks learn, inside the frozen network of images. With `refine` a network goes on from
+    the weights that it has, which is how it gets a second round of learning rates.
+    """
+
+    def __init__(
+        self,
+        diffuser: Diffuser,
+        text_encoder: TextEncoder,
+        data: Latents,
+        stream: str,
+        prompts: tuple[str, ...] = ("text",),
+        prompt_noise: float = 0.3,
+        refine: bool = False,
+    ):
+        super().__init__(diffuser, text_encoder, data, (stream,), prompts, prompt_noise)
+        self.name = f"refine_{stream}" if refine else f"diffuser_{stream}"
         diffuser.requires_grad_(False)
-        for stream in streams:
-            for part in alignment_parts(diffuser.networks[modality(stream).network]):
-                part.requires_grad_(True)
+        network = diffuser.networks[modality(stream).network].requires_grad_(True)
+        for part in alignment_parts(network):
+            part.requires_grad_(False)
+        of_frames = {
+            id(p)
+            for name, module in network.named_modules()
+            if isinstance(module, SpatioTemporalBlock) and not name.startswith("environment_encoder")
+            for p in module.parameters()
+        }
+        for p in network.parameters():
+            p.requires_grad_(p.requires_grad and (id(p) in of_frames) == (stream == "video"))
+        if not refine and stream != "video":
+            _scale_token_values(network)
 
-    def batch(self, step: int, size: int, seed: int) -> dict[str, Tensor | list[str]]:
-        return self.data.batch(step, size, seed, self.streams, leave_out=0.6, empty=0.1)
+    def batch(self, step: int, size: int, seed: int) -> dict[str, Any]:
+        return self.data.batch(step, size, seed, self.streams, self.prompts, leave_out=0.25, empty=0.1)
 
-    def _weight(self, alphas: Tensor) -> Tensor:
-        return 1 / alphas
-
-    def forward(
-        self, batch: dict[str, Tensor | list[str]], generator: torch.Generator
-    ) -> tuple[Tensor, dict[str, float]]:
-        noisy, noise, timesteps, context = self._noised(batch, generator)
-        environment = self.diffuser.environment(noisy, timesteps)
-        predicted = self.diffuser(noisy, timesteps, context, alignment="paper", environment=environment)
-        errors = {m: self._error(predicted[m], noise[m], timesteps) for m in self.streams}
-        a, b = (environment[m] for m in self.streams)
-        contrast = self.contrast(a, b)
-        loss = sum(errors.values()) / len(errors) + self.contrast_weight * contrast
-        return loss, {m: float(e.detach()) for m, e in errors.items()} | {"contrast": float(contrast.detach())}
+    def forward(self, batch: dict[str, Any], generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        noisy, noise, timesteps, context = self.noised(batch, generator)
+        predicted = self.diffuser(noisy, timesteps, context)
+        (stream,) = self.streams
+        return self.error(predicted[stream], noise[stream], timesteps), {}
 
 
 def alignment_parts(network: nn.Module) -> tuple[nn.Module, ...]:

@@ -1,75 +1,139 @@
-"""Latents of Shapes & Chimes, encoded once and read by every later stage."""
+"""Latents and prompt embeddings of Shapes & Chimes, encoded once and read by every later stage."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..data import ShapesAndChimes, sample_scene
 from ..data.captions import partial_caption
+from ..modality import modality
+from ..model import CoDi
+
+_CHUNK = 64
+VIDEOS = 6_000  # clips are costly to encode; the other modalities have all scenes
 
 
 class SceneLatents:
-    """Scaled latents (unit variance, as the diffuser sees them) of a fixed list of training scenes.
+    """Scaled latents (unit variance, as the diffuser sees them) and prompt embeddings of a fixed list of scenes.
 
     Attributes
     ----------
     latents : dict of str to Tensor
-        By modality, half precision, one row a scene.
+        By modality, half precision, one row a scene. Texts are full captions.
+    embeddings : dict of str to Tensor
+        ``[N, D]`` by prompt modality, half precision, for prompts other than texts.
     """
 
-    def __init__(self, latents: dict[str, Tensor], seed: int):
-        self.latents, self.seed = latents, seed
-        self.count = len(next(iter(latents.values())))
+    def __init__(self, latents: dict[str, Tensor], seed: int, embeddings: Mapping[str, Tensor] | None = None):
+        self.latents, self.seed, self.embeddings = latents, seed, dict(embeddings or {})
 
     @classmethod
     def load_or_encode(
         cls,
         folder: Path,
-        autoencoders: dict[str, nn.Module],
-        count: int,
+        codi: CoDi,
+        streams: Sequence[str],
+        prompts: Sequence[str] = (),
+        count: int = 16_000,
         seed: int = 1,
         report: Callable[[str], None] = print,
     ) -> SceneLatents:
-        """Read ``folder/latents_<modality>.safetensors``, or encode `count` scenes and write it there."""
-        latents = {}
-        for name, autoencoder in autoencoders.items():
-            path = folder / f"latents_{name}.safetensors"
+        """Read ``folder/latents_<modality>`` and ``embeddings_<modality>``, or encode scenes and write them there."""
+
+        def stored(kind: str, name: str, encode: Callable[[str, Any], Tensor]) -> Tensor:
+            path = folder / f"{kind}_{name}.safetensors"
             if not path.exists():
-                save_file({name: _encode(name, autoencoder, count, seed, report)}, path)
-            latents.update(load_file(path))
-        return cls(latents, seed)
+                rows = min(count, VIDEOS) if name == "video" else count
+                save_file({name: _encode(name, encode, rows, seed, report)}, path)
+            return load_file(path)[name]
+
+        def latent(name: str, items: Any) -> Tensor:
+            z = _encode_clips(codi, items) if name == "video" else codi.encode(name, items)
+            return z * codi.autoencoders[modality(name).network].config.scale_factor
+
+        def embedding(name: str, items: Any) -> Tensor:
+            rate = codi.config.audio_autoencoder.mel.sample_rate if name == "audio" else None
+            return codi.prompt(name, items, rate).embedding[:, 0]
+
+        return cls(
+            {name: stored("latents", name, latent) for name in streams},
+            seed,
+            {name: stored("embeddings", name, embedding) for name in prompts if name != "text"},
+        )
 
     def batch(
-        self, step: int, size: int, seed: int, modalities: tuple[str, ...], leave_out: float, empty: float
-    ) -> dict[str, Tensor | list[str]]:
-        """Latents and captions of `size` random scenes; a function of the arguments alone.
+        self,
+        step: int,
+        size: int,
+        seed: int,
+        streams: Sequence[str],
+        prompts: Sequence[str] = ("text",),
+        leave_out: float = 0.25,
+        empty: float = 0.1,
+    ) -> dict[str, Any]:
+        """Latents of `size` random scenes and what prompts them; a function of the arguments alone.
 
-        Captions leave each attribute out with probability `leave_out`, and are empty altogether with probability
-        `empty` (classifier-free dropout).
+        Parameters
+        ----------
+        prompts : sequence of str
+            Prompt modalities, of which each scene draws one of those that it has.
+        leave_out, empty : float
+            Probability with which a caption leaves each attribute out, and with which a prompt is the empty text
+            altogether (classifier-free dropout).
+
+        Returns
+        -------
+        dict
+            Latents by stream; ``captions``: list of str; ``embedding``: ``[size, D]`` of the prompts that are not
+            texts, zero elsewhere, and ``is_text``: ``[size]`` bool.
         """
         rng = np.random.default_rng((seed, step, 2))
-        rows = rng.integers(0, self.count, size)
-        batch: dict[str, Tensor | list[str]] = {m: self.latents[m][torch.from_numpy(rows)].float() for m in modalities}
-        batch["text"] = [
-            "" if rng.random() < empty else partial_caption(sample_scene(self.seed, int(row)), rng, leave_out)
-            for row in rows
-        ]
+        rows = rng.integers(0, min(len(self.latents[name]) for name in streams), size)
+        index = torch.from_numpy(rows)
+        batch: dict[str, Any] = {name: self.latents[name][index].float() for name in streams}
+        batch["captions"], chosen = [], []
+        for row in rows:
+            said_nothing = rng.random() < empty
+            had = [name for name in prompts if name == "text" or row < len(self.embeddings[name])]
+            chosen.append("text" if said_nothing else had[int(rng.integers(len(had)))])
+            scene = sample_scene(self.seed, int(row))
+            batch["captions"].append("" if said_nothing else partial_caption(scene, rng, leave_out))
+        batch["is_text"] = torch.tensor([name == "text" for name in chosen])
+        if self.embeddings:
+            width = next(iter(self.embeddings.values())).shape[1]
+            batch["embedding"] = torch.stack(
+                [
+                    torch.zeros(width) if name == "text" else self.embeddings[name][row].float()
+                    for name, row in zip(chosen, rows)
+                ]
+            )
         return batch
 
 
+def _encode_clips(codi: CoDi, clips: Tensor) -> Tensor:
+    """Like ``codi.encode("video", clips)``; a frame that equals the one before it is encoded once."""
+    frames = clips.transpose(1, 2).flatten(0, 1)
+    changed = torch.cat([torch.ones(1, dtype=torch.bool), (frames[1:] != frames[:-1]).flatten(1).any(1)])
+    z = codi.encode("image", frames[changed])[changed.cumsum(0) - 1]
+    return z.unflatten(0, (len(clips), -1)).transpose(1, 2)
+
+
 @torch.inference_mode()
-def _encode(name: str, encoder: nn.Module, count: int, seed: int, report: Callable[[str], None]) -> Tensor:
-    data = ShapesAndChimes(count, (name,), seed=seed)
+def _encode(
+    name: str, encode: Callable[[str, Any], Tensor], count: int, seed: int, report: Callable[[str], None]
+) -> Tensor:
+    data = ShapesAndChimes(count, (name,), seed=seed, leave_out=0.0)
     rows = []
-    for first in range(0, count, 64):
-        items = torch.stack([data[i][name] for i in range(first, min(first + 64, count))])
-        rows.append((encoder.encode(items) * encoder.config.scale_factor).half())
-        if first % 4096 == 0:
+    for first in range(0, count, _CHUNK):
+        items = [data[i][name] for i in range(first, min(first + _CHUNK, count))]
+        rows.append(encode(name, items if name == "text" else torch.stack(items)).half().clone())
+        if first % (32 * _CHUNK) == 0:
             report(f"encoding {name}: {first}/{count}")
     return torch.cat(rows).contiguous()

@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 
-_Rows = list[dict[str, float]]
+from .curves import Curves
+from .execution import Execution, checkpoint_blocks
+from .shares import SharedNoise, share
+from .state import Rows, State
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 
 @dataclass(frozen=True)
 class Options:
-    """How to train a stage. `save_every` and `log_every` are in steps, `seed` fixes weights, data and noise."""
+    """How to train a stage. `save_every` and `log_every` are in steps, `seed` fixes weights, data and noise.
+
+    `batch_size` samples make one update, however many processes and micro-batches share them (see `Execution`).
+    """
 
     steps: int
     batch_size: int
@@ -37,86 +46,137 @@ class Stage(nn.Module):
     """What a stage provides: the trained networks as submodules with gradients, its data, and a loss.
 
     `forward(batch, generator)` returns the loss and a dict of figures to log. Randomness comes from the generator
-    alone, which is seeded from (seed, step, process), so that an interrupted run resumes on the very same path.
+    alone, which is seeded from (seed, step), so that an interrupted run resumes on the very same path: drawn by
+    `torch.randn`, `rand` or `randint` with the samples on the first axis, so that several processes can share a batch
+    (`SharedNoise`). The loss is a mean over samples, for the same reason; `Contrast` sees to it that its samples are
+    compared with those of all processes.
     """
 
     name: str
 
     def batch(self, step: int, size: int, seed: int) -> Any:
-        """The training batch of one step; a function of its arguments alone."""
+        """The training batch of one step; a function of its arguments alone.
+
+        A tensor or a list of `size` rows, or a dict or tuple of them.
+        """
         raise TypeError(f"The stage {type(self).__name__} has no data.")
 
     def forward(self, batch: Any, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         raise TypeError(f"The stage {type(self).__name__} has no loss.")
 
+    def samples(self, folder: Path, step: int) -> None:
+        """Write samples of what the stage has learnt after `step` steps; the parameters are averaged ones.
 
-class _Batches(torch.utils.data.IterableDataset):
-    """The batches of one process, from `first` on; process r of n takes batch `step * n + r`."""
-
-    def __init__(self, stage: Stage, options: Options, first: int, rank: int, processes: int):
-        self.stage, self.options, self.first, self.rank, self.processes = stage, options, first, rank, processes
-
-    def __iter__(self) -> Iterator[Any]:
-        for step in range(self.first, self.options.steps):
-            yield self.stage.batch(step * self.processes + self.rank, self.options.batch_size, self.options.seed)
+        `folder` may not exist yet. A stage that overrides nothing writes nothing.
+        """
 
 
-def train(stage: Stage, options: Options, out: Path, report: Callable[[str], None] = print) -> dict[str, Any]:
+class _Batches(Dataset):
+    """By step, the micro-batches of one process, which takes parts `first` to `last` of `parts`."""
+
+    def __init__(self, stage: Stage, options: Options, mine: range, parts: int):
+        self.stage, self.options, self.mine, self.parts = stage, options, mine, parts
+
+    def __getitem__(self, step: int) -> list[Any]:
+        batch = self.stage.batch(step, self.options.batch_size, self.options.seed)
+        return [batch] if self.parts == 1 else [share(batch, part, self.parts) for part in self.mine]
+
+
+def train(
+    stage: Stage,
+    options: Options,
+    out: Path,
+    report: Callable[[str], None] = print,
+    execution: Execution | None = None,
+) -> dict[str, Any]:
     """Train a stage, or go on with it where it stopped.
 
-    Writes ``out/<stage>/state.pt`` (everything that a resume needs), ``loss.json`` and ``loss.png``. At the end the
-    trained parameters of `stage` are the averaged ones (EMA).
+    Writes ``out/<stage>/state.pt`` (everything that a resume needs), ``loss.json``, ``loss.png``, TensorBoard events
+    and what the stage writes into ``samples``. At the end the trained parameters of `stage` are their averages (EMA).
+    Under `accelerate launch` the processes share every batch, and the first of them reports and writes.
 
     Returns
     -------
     dict
         The training record: options, seconds, machine, final losses.
+
+    Raises
+    ------
+    ValueError
+        If the run was begun with other options, or the batch cannot be shared out evenly.
+    FloatingPointError
+        If the loss is not finite.
     """
-    from accelerate import Accelerator
     from accelerate.utils import send_to_device
 
+    execution = execution or Execution()
     folder = out / stage.name
     folder.mkdir(parents=True, exist_ok=True)
-    accelerator = Accelerator()
+    accelerator = execution.accelerator()
+    mine, parts = _parts(options, execution, accelerator)
+    if execution.checkpointing:
+        checkpoint_blocks(stage)
     trained = {name: p for name, p in stage.named_parameters() if p.requires_grad}
     optimizer = torch.optim.AdamW(
         trained.values(), options.learning_rate, betas=(0.9, 0.99), weight_decay=options.weight_decay
     )
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, options))
     wrapped, optimizer = accelerator.prepare(stage, optimizer)
-    state = _State(folder / "state.pt", trained, optimizer, schedule)
+    keepers = {"optimizer": optimizer, "schedule": schedule}
+    if accelerator.scaler is not None:
+        keepers["scaler"] = accelerator.scaler
+    state = State(folder / "state.pt", trained, keepers)
     first, seconds, history, recent = state.load(options)
-    batches = _Batches(stage, options, first, accelerator.process_index, accelerator.num_processes)
+    curves = Curves(folder, stage.name, first) if accelerator.is_main_process and first < options.steps else None
+    batches = DataLoader(
+        _Batches(stage, options, mine, parts),
+        batch_size=None,
+        sampler=range(first, options.steps),
+        num_workers=execution.workers,
+        collate_fn=list,  # as they are
+        generator=torch.Generator(),  # leaves the common one alone
+    )
     begun = time.monotonic()
-    for step, batch in enumerate(batches, first):
-        generator = torch.Generator().manual_seed(
-            (options.seed * 1_000_003 + step) * accelerator.num_processes + accelerator.process_index
-        )
-        loss, figures = wrapped(send_to_device(batch, accelerator.device), generator)
-        if not math.isfinite(value := float(loss.detach())):
-            raise FloatingPointError(
-                f"The loss of stage {stage.name} is {value} at step {step}: lower the learning rate."
-            )
-        accelerator.backward(loss)
+    for done, batch in enumerate(batches, first + 1):
+        losses: Rows = []
+        for part, micro in zip(mine, batch):
+            generator = torch.Generator().manual_seed(options.seed * 1_000_003 + done - 1)
+            # Gradients are exchanged once a step, with the last micro-batch.
+            with nullcontext() if part == mine[-1] else accelerator.no_sync(wrapped):
+                with nullcontext() if parts == 1 else SharedNoise(generator, part, parts):
+                    loss, figures = wrapped(send_to_device(micro, accelerator.device), generator)
+                if not math.isfinite(value := float(loss.detach())):
+                    raise FloatingPointError(
+                        f"The loss of stage {stage.name} is {value} at step {done - 1}: lower the learning rate."
+                    )
+                accelerator.backward(loss / len(mine))
+            losses.append({"loss": value, **figures})
         accelerator.clip_grad_norm_(trained.values(), options.clip)
         optimizer.step()
         optimizer.zero_grad()
         schedule.step()
-        state.average(min(options.ema, (step + 1) / (step + 10)))
-        recent.append({"loss": value, **figures})
-        done = step + 1
-        if done % options.log_every == 0 or done == options.steps:
-            means = {key: sum(row[key] for row in recent) / len(recent) for key in recent[0]}
+        state.average(min(options.ema, done / (done + 9)))
+        recent.append(_means(losses))
+        last, spent = done == options.steps, seconds + time.monotonic() - begun
+        logs, saves = (last or done % every == 0 for every in (options.log_every, options.save_every))
+        if logs or saves:
+            recent = _over_processes(recent, accelerator)
+        if logs:
+            history.append({"step": done, **_means(recent)})
             recent = []
-            history.append({"step": done, **means})
-            spent = seconds + time.monotonic() - begun
-            left = (time.monotonic() - begun) / (done - first) * (options.steps - done)
-            if accelerator.is_main_process:
-                text = "  ".join(f"{key} {value:.4f}" for key, value in means.items())
-                report(f"{stage.name} {done}/{options.steps}  {text}  {spent / 60:.1f} min, {left / 60:.1f} left")
-        if accelerator.is_main_process and (done % options.save_every == 0 or done == options.steps):
-            state.save(done, seconds + time.monotonic() - begun, history, recent, options)
-            _plot(history, folder, stage.name)
+            if curves:
+                curves.add(history[-1], schedule.get_last_lr()[0])
+                left = (time.monotonic() - begun) / (done - first) * (options.steps - done)
+                report(_line(stage.name, history[-1], options.steps, spent, left))
+        if curves and saves:
+            state.save(asdict(options), step=done, seconds=spent, history=history, recent=recent)
+            if history:
+                curves.write(history)
+        if curves and execution.sample_every and (last or done % execution.sample_every == 0):
+            with state.averaged_weights(), torch.no_grad():
+                stage.samples(folder / "samples", done)
+    if curves:
+        curves.close()
     state.use_average()
     return {
         "stage": stage.name,
@@ -124,9 +184,22 @@ def train(stage: Stage, options: Options, out: Path, report: Callable[[str], Non
         "minutes": round((seconds + time.monotonic() - begun) / 60, 1),
         "machine": f"{accelerator.device.type}, {torch.get_num_threads()} threads, "
         f"{accelerator.num_processes} process(es)",
+        "precision": accelerator.mixed_precision,
         "torch": torch.__version__,
         "final": history[-1] if history else {},
     }
+
+
+def _parts(options: Options, execution: Execution, accelerator: Accelerator) -> tuple[range, int]:
+    """The parts of every batch that this process takes, and how many there are."""
+    parts = accelerator.num_processes * execution.micro_batches
+    if options.batch_size % parts:
+        raise ValueError(
+            f"A batch of {options.batch_size} cannot be shared evenly by {accelerator.num_processes} process(es) with "
+            f"{execution.micro_batches} micro-batch(es) each: choose a multiple of {parts}."
+        )
+    first = accelerator.process_index * execution.micro_batches
+    return range(first, first + execution.micro_batches), parts
 
 
 def _rate(step: int, options: Options) -> float:
@@ -134,74 +207,24 @@ def _rate(step: int, options: Options) -> float:
     return warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, step / options.steps))))
 
 
-class _State:
-    """The trained parameters with their average, the optimizer, and the file that holds them."""
-
-    def __init__(self, path: Path, trained: dict[str, Tensor], optimizer: Any, schedule: Any):
-        self.path, self.trained, self.optimizer, self.schedule = path, trained, optimizer, schedule
-        self.averaged = {name: p.detach().clone() for name, p in trained.items()}
-
-    @torch.no_grad()
-    def average(self, decay: float) -> None:
-        averaged = list(self.averaged.values())
-        torch._foreach_lerp_(averaged, [p.detach() for p in self.trained.values()], 1 - decay)
-
-    @torch.no_grad()
-    def use_average(self) -> None:
-        for name, p in self.trained.items():
-            p.copy_(self.averaged[name])
-
-    def save(self, step: int, seconds: float, history: _Rows, recent: _Rows, options: Options) -> None:
-        partial = self.path.with_suffix(".partial")
-        torch.save(
-            {
-                "step": step,
-                "seconds": seconds,
-                "history": history,
-                "recent": recent,  # steps since the last row of history
-                "options": asdict(options),
-                "trained": {name: p.detach() for name, p in self.trained.items()},
-                "averaged": self.averaged,
-                "optimizer": self.optimizer.state_dict(),
-                "schedule": self.schedule.state_dict(),
-            },
-            partial,
-        )
-        os.replace(partial, self.path)
-
-    @torch.no_grad()
-    def load(self, options: Options) -> tuple[int, float, _Rows, _Rows]:
-        if not self.path.exists():
-            return 0, 0.0, [], []
-        saved = torch.load(self.path, weights_only=True, map_location="cpu")
-        now = asdict(options)
-        if changed := [k for k in now if k not in ("save_every", "log_every") and saved["options"][k] != now[k]]:
-            raise ValueError(
-                f"{self.path} was trained with another {' and '.join(changed)}: use the same, "
-                "or remove it to start afresh."
-            )
-        for name, p in self.trained.items():
-            p.copy_(saved["trained"][name])
-            self.averaged[name] = saved["averaged"][name].to(p.device)
-        self.optimizer.load_state_dict(saved["optimizer"])
-        self.schedule.load_state_dict(saved["schedule"])
-        return saved["step"], saved["seconds"], saved["history"], saved.get("recent", [])
+def _means(rows: Rows) -> dict[str, float]:
+    """Means by key, over the rows that have it: stages that take turns log other figures in every turn."""
+    columns: dict[str, list[float]] = {}
+    for row in rows:
+        for key, value in row.items():
+            columns.setdefault(key, []).append(value)
+    return {key: sum(values) / len(values) for key, values in columns.items()}
 
 
-def _plot(history: list[dict[str, float]], folder: Path, title: str) -> None:
-    import matplotlib
+def _over_processes(rows: Rows, accelerator: Accelerator) -> Rows:
+    """Each row's mean over all processes."""
+    if accelerator.num_processes == 1:
+        return rows
+    from accelerate.utils import gather_object
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+    return [_means(same) for same in zip(*gather_object([rows]))]
 
-    (folder / "loss.json").write_text(json.dumps(history))
-    figure, axes = pyplot.subplots(figsize=(7, 4))
-    for key in history[0]:
-        if key != "step":
-            axes.plot([row["step"] for row in history], [row[key] for row in history], label=key)
-    axes.set(xlabel="step", title=title, yscale="log" if all(row["loss"] > 0 for row in history) else "linear")
-    axes.legend()
-    axes.grid(alpha=0.3)
-    figure.tight_layout()
-    figure.savefig(folder / "loss.png", dpi=110)
-    pyplot.close(figure)
+
+def _line(name: str, row: dict[str, float], steps: int, spent: float, left: float) -> str:
+    text = "  ".join(f"{key} {value:.4f}" for key, value in row.items() if key != "step")
+    return f"{name} {row['step']}/{steps}  {text}  {spent / 60:.1f} min, {left / 60:.1f} left"

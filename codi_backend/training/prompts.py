@@ -62,8 +62,8 @@ class PromptStage(Stage):
     def forward(
         self, batch: dict[str, Tensor | list[str]], generator: torch.Generator
     ) -> tuple[Tensor, dict[str, float]]:
-        (name,) = batch.keys() - {"text"}
+        (name,) = batch.keys() & self.towers.keys()
         device = batch[name].device
-        text = self.text_encoder(self.text_encoder.tokenize(batch["text"]).to(device))[:, 0]
+        text = self.text_encoder(self.text_encoder.tokenize(batch["captions"]).to(device))[:, 0]
         loss = self.contrasts[name](text, self.towers[name](batch[name]))
         return loss, {}

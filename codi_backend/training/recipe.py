@@ -7,6 +7,7 @@ file a part), the latents of the training scenes, and one folder a stage with it
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,27 +18,59 @@ from .. import mini
 from ..checkpoints import State, read_parts, save_parts
 from ..config import CoDiConfig
 from ..data import ShapesAndChimes
+from ..modality import modality
 from ..model import CoDi
+from .alignment import AlignmentStage
 from .autoencoders import AutoencoderStage
-from .diffusers import AlignmentStage, DiffuserStage
+from .bridging import BridgingStage
+from .diffusers import DiffuserStage
+from .execution import Execution
 from .latents import SceneLatents
 from .loop import Options, Stage, train
 from .prompts import PromptStage
+from .samples import write_samples
+from .text_autoencoder import TextAutoencoderStage
 
 OPTIONS = {
     "autoencoder_image": Options(steps=2500, batch_size=16, learning_rate=1.5e-3),
     "autoencoder_audio": Options(steps=1000, batch_size=16, learning_rate=1.5e-3),
+    "autoencoder_text": Options(steps=3000, batch_size=64),
     "prompts": Options(steps=2000, batch_size=256),
+    "bridging_image": Options(steps=1500, batch_size=64),
+    "bridging_audio": Options(steps=900, batch_size=64),
+    "bridging_video": Options(steps=600, batch_size=16, warmup=50),
     "diffuser_image": Options(steps=10000, batch_size=32),
+    "refine_image": Options(steps=2000, batch_size=64, learning_rate=1e-3, warmup=50, save_every=250),
+    "refine2_image": Options(steps=1500, batch_size=64, learning_rate=1e-3, warmup=50, save_every=250),
     "diffuser_audio": Options(steps=6000, batch_size=32),
-    "refine_image": Options(steps=1400, batch_size=64, learning_rate=5e-4, warmup=50),
-    "alignment_image_audio": Options(steps=1500, batch_size=32, learning_rate=1.5e-3, save_every=250),
+    "refine_audio": Options(steps=1500, batch_size=32, learning_rate=1e-3, warmup=50, save_every=250),
+    "diffuser_text": Options(steps=4000, batch_size=128),
+    "diffuser_video": Options(steps=800, batch_size=8, warmup=50, save_every=100),
+    "alignment_image_text": Options(steps=1000, batch_size=32, learning_rate=1.5e-3, save_every=250),
+    "alignment_text_audio": Options(steps=1000, batch_size=32, learning_rate=1.5e-3, save_every=250),
+    "alignment_audio_video": Options(steps=1200, batch_size=8, learning_rate=1e-3, save_every=100),
 }
 STAGES = tuple(OPTIONS)
 SCENES = 16_000
 
+# What a diffuser is prompted with. Pictures and sounds never meet: that bridge is left to the text.
+_PROMPTS = {
+    "image": ("text",),
+    "video": ("text",),
+    "audio": ("text", "audio", "video"),
+    "text": ("text", "image", "audio", "video"),
+}
+# Pairs of latent alignment in the paper's order.
+_PAIRS = (("image", "text"), ("text", "audio"), ("audio", "video"))
 
-def run_stage(name: str, out: Path, options: Options | None = None, report: Callable[[str], None] = print) -> None:
+
+def run_stage(
+    name: str,
+    out: Path,
+    options: Options | None = None,
+    report: Callable[[str], None] = print,
+    execution: Execution | None = None,
+) -> None:
     """Train one stage of the small model in the run folder `out`; the stages before it must be there.
 
     A stage that is finished is left as it is: later stages may have trained its parts further.
@@ -48,21 +81,24 @@ def run_stage(name: str, out: Path, options: Options | None = None, report: Call
     out.mkdir(parents=True, exist_ok=True)
     (out / "parts").mkdir(exist_ok=True)
     torch.manual_seed(options.seed)
-    stage, parts = _build(name, out, report)
+    execution = execution or Execution()
+    accelerator = execution.accelerator()
+    with accelerator.main_process_first():  # it encodes the scenes, the others read them
+        stage, parts = _build(name, out, report)
     if all(_has_record(out / "parts" / f"{part}.safetensors", name, options) for part in parts):
         report(f"{name} is finished; remove {out / name} and what it wrote in {out / 'parts'} to train it again.")
         return
-    record = train(stage, options, out, report)
-    config = _config(out)
-    if name.startswith("autoencoder"):
-        modality = name.removeprefix("autoencoder_")
-        config = _with_scale_factor(config, modality, stage.autoencoder.eval())
-        (out / "config.json").write_text(config.to_json())
-    for part, module in parts.items():
-        path = out / "parts" / f"{part}.safetensors"
-        further = name.startswith(("refine", "alignment"))
-        earlier = [r for r in read_parts(path).training if r["stage"] != name] if further else []
-        save_parts(path, config, {part: module.state_dict()}, [*earlier, record])
+    record = train(stage, options, out, report, execution)
+    if accelerator.is_main_process:
+        config = _config(out)
+        if name.startswith("autoencoder"):
+            config = _with_scale_factor(config, name.removeprefix("autoencoder_"), stage.autoencoder.eval())
+            (out / "config.json").write_text(config.to_json())
+        for part, module in parts.items():
+            path = out / "parts" / f"{part}.safetensors"
+            earlier = [r for r in read_parts(path).training if r["stage"] != name] if path.exists() else []
+            save_parts(path, config, {part: module.state_dict()}, [*earlier, record])
+    accelerator.wait_for_everyone()
 
 
 def _has_record(path: Path, stage: str, options: Options) -> bool:
@@ -83,40 +119,50 @@ def pack(out: Path, destination: Path) -> list[Path]:
 
 
 def _build(name: str, out: Path, report: Callable[[str], None]) -> tuple[Stage, dict[str, nn.Module]]:
+    """The stage, and the parts that it trains by name."""
     config = _config(out)
-    if name.startswith("autoencoder"):
-        modality = name.removeprefix("autoencoder_")
-        stage: Stage = AutoencoderStage(config, modality)
-        return stage, {f"autoencoders.{modality}": stage.autoencoder}
+    kind, _, rest = name.partition("_")
+    if kind == "autoencoder":
+        stage: Stage = TextAutoencoderStage(config) if rest == "text" else AutoencoderStage(config, rest)
+        return stage, {name.replace("_", "s.", 1): stage.autoencoder}
     codi = CoDi(config)
-    data = SceneLatents.load_or_encode(out, _trained(codi, out, "autoencoders"), SCENES, report=report)
+    parts = codi.parts()
     if name == "prompts":
-        stage = PromptStage(config, data)
+        _load(codi, out, "autoencoders.image", "autoencoders.audio")
+        stage = PromptStage(
+            config, SceneLatents.load_or_encode(out, codi, ("image", "audio"), (), SCENES, report=report)
+        )
         return stage, {"prompt_encoders.text": stage.text_encoder}
-    _trained(codi, out, "prompt_encoders")
+    if kind == "bridging":
+        part = "prompt_encoders.audio" if rest == "audio" else "prompt_encoders.image"
+        _load(codi, out, "prompt_encoders.text", *([part] if rest == "video" else []))
+        return BridgingStage(codi, rest), {part: parts[part]}
+    pair = tuple(rest.split("_"))
+    earlier = _PAIRS[: _PAIRS.index(pair)] if kind == "alignment" else ()
+    streams = dict.fromkeys([*pair, *(m for both in earlier for m in both)])
+    prompts = ("text",) if kind == "alignment" else _PROMPTS[rest]
+    _load(codi, out, *(f"autoencoders.{modality(m).network}" for m in streams))
+    _load(codi, out, *(f"prompt_encoders.{modality(m).network}" for m in {"text", *prompts}))
+    networks = {f"diffuser.{modality(m).network}" for m in streams}
+    if kind != "diffuser" or rest == "video":
+        _load(codi, out, *networks)
+    data = SceneLatents.load_or_encode(out, codi, tuple(streams), prompts, SCENES, report=report)
     text_encoder = codi.prompt_encoders["text"]
-    networks = {f"diffuser.{network}": module for network, module in codi.diffuser.networks.items()}
-    if name.startswith("diffuser"):
-        modality = name.removeprefix("diffuser_")
-        stage = DiffuserStage(codi.diffuser, text_encoder, data, modality)
-        return stage, {f"diffuser.{modality}": networks[f"diffuser.{modality}"]}
-    if name.startswith("refine"):
-        modality = name.removeprefix("refine_")
-        part = f"diffuser.{modality}"
-        networks[part].load_state_dict(_state(out, part))
-        return DiffuserStage(codi.diffuser, text_encoder, data, modality, refine=True), {part: networks[part]}
-    _trained(codi, out, "diffuser")
-    return AlignmentStage(codi.diffuser, text_encoder, data, ("image", "audio")), networks
+    if kind == "alignment":
+        settled = {m for both in earlier for m in both} & set(pair)
+        stage = AlignmentStage(codi.diffuser, text_encoder, data, pair, settled, earlier)
+    else:
+        stage = DiffuserStage(codi.diffuser, text_encoder, data, rest, prompts, refine=kind.startswith("refine"))
+    stage.name = name
+    stage.samples = functools.partial(write_samples, codi, pair)
+    return stage, {part: parts[part] for part in sorted(networks)}
 
 
-def _trained(codi: CoDi, out: Path, prefix: str) -> dict[str, nn.Module]:
-    """Load the parts whose name begins with `prefix` into the model; returns them by modality."""
-    loaded = {}
-    for part, module in codi.parts().items():
-        if part.startswith(prefix):
-            module.load_state_dict(_state(out, part))
-            loaded[part.removeprefix(f"{prefix}.")] = module
-    return loaded
+def _load(codi: CoDi, out: Path, *names: str) -> None:
+    """Load trained parts of the run folder into the model."""
+    parts = codi.parts()
+    for name in sorted(names):
+        parts[name].load_state_dict(_state(out, name))
 
 
 def _state(out: Path, part: str) -> State:
@@ -136,11 +182,12 @@ def _config(out: Path) -> CoDiConfig:
 
 
 @torch.inference_mode()
-def _with_scale_factor(config: CoDiConfig, modality: str, autoencoder: nn.Module) -> CoDiConfig:
+def _with_scale_factor(config: CoDiConfig, name: str, autoencoder: nn.Module) -> CoDiConfig:
     """Set the factor that gives the modality's latents unit variance over 512 scenes."""
-    data = ShapesAndChimes(512, (modality,), seed=1)
-    items = torch.stack([data[i][modality] for i in range(512)])
-    latents = autoencoder.encode(items.to(next(autoencoder.parameters()).device))
-    field = f"{modality}_autoencoder"
+    data = ShapesAndChimes(512, (name,), seed=1, leave_out=0.0)
+    items = [data[i][name] for i in range(512)]
+    place = next(autoencoder.parameters()).device
+    latents = autoencoder.encode(items if name == "text" else torch.stack(items).to(place))
+    field = f"{name}_autoencoder"
     part = dataclasses.replace(getattr(config, field), scale_factor=round(1 / float(latents.std()), 4))
     return dataclasses.replace(config, **{field: part})

@@ -34,7 +34,7 @@ def test_environment_embeddings(tiny, name, read_case):
     for stream, value in out.items():
         maps = case.environment["image" if stream == "video" else stream]
         positions = tuple(range(2, maps.ndim))
-        torch.testing.assert_close(value, F.normalize(maps.mean(positions), dim=-1), atol=1e-5, rtol=0)
+        torch.testing.assert_close(value[:, 0], F.normalize(maps.mean(positions), dim=-1), atol=1e-5, rtol=0)
 
 
 def test_channels_last_gives_the_same(variant, read_case):

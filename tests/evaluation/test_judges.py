@@ -13,7 +13,7 @@ from codi_backend.data import sample_scene
 from codi_backend.data.images import render_image
 from codi_backend.data.sounds import render_sound
 from codi_backend.data.world import COLOURS, PITCHES, SAMPLE_RATE, SAMPLES, SHAPES, Scene
-from codi_backend.evaluation import JudgedImage, JudgedSound, judge_image, judge_sound
+from codi_backend.evaluation.judges import JudgedImage, JudgedSound, judge_image, judge_sound
 
 SCENES = [sample_scene(7, i, "all") for i in range(150)]
 NOTHING_SEEN = JudgedImage(None, None, None)

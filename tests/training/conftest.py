@@ -1,13 +1,22 @@
-"""Random latents of a few scenes."""
+"""Random latents and embeddings of a few scenes, and a model with all four modalities."""
 
 import pytest
 import torch
+import whole
 
 from codi_backend.training.latents import SceneLatents
+
+SHAPES = {"image": (12, 4, 8, 8), "audio": (12, 8, 8, 8), "video": (9, 4, 4, 8, 8), "text": (12, 16)}
 
 
 @pytest.fixture
 def data():
     generator = torch.Generator().manual_seed(0)
-    shapes = {"image": (12, 4, 8, 8), "audio": (12, 8, 8, 8)}
-    return SceneLatents({name: torch.randn(s, generator=generator).half() for name, s in shapes.items()}, seed=1)
+    latents = {name: torch.randn(s, generator=generator).half() for name, s in SHAPES.items()}
+    embeddings = {name: torch.randn(SHAPES[name][0], 32, generator=generator).half() for name in ("image", "audio")}
+    return SceneLatents(latents, 1, embeddings)
+
+
+@pytest.fixture
+def codi():
+    return whole.build_whole()

@@ -1,59 +1,90 @@
-"""Latents of the training scenes."""
+"""Latents and embeddings of the training scenes."""
 
 import numpy as np
 import pytest
 import tiny
 import torch
+import whole
 
 from codi_backend.data import ShapesAndChimes, is_held_out, sample_scene
 from codi_backend.data.world import COLOURS
+from codi_backend.training import latents
 from codi_backend.training.latents import SceneLatents
+
+MODALITIES = ("text", "image", "video", "audio")
 
 
 @pytest.fixture(scope="module")
-def encoded(codi, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("latents")
-    return folder, SceneLatents.load_or_encode(folder, dict(codi.autoencoders), 4, seed=1, report=lambda line: None)
+def encoded(tmp_path_factory):
+    folder, codi = tmp_path_factory.mktemp("latents"), whole.build_whole()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(latents, "VIDEOS", 2)
+        data = SceneLatents.load_or_encode(folder, codi, MODALITIES, MODALITIES, 3, report=lambda line: None)
+    return folder, codi, data
 
 
-def test_latents_are_scaled(codi, encoded):
-    _, data = encoded
-    scenes = ShapesAndChimes(4, seed=1)
-    for name, scale in (("image", 0.7), ("audio", 1.3)):
-        expected = scale * codi.encode(name, torch.stack([scenes[i][name] for i in range(4)]))
+def test_latents_are_scaled(encoded):
+    _, codi, data = encoded
+    scenes = ShapesAndChimes(3, MODALITIES, seed=1, leave_out=0.0)
+    for name, scale in (("image", 0.7), ("video", 0.7), ("audio", 1.3), ("text", 0.9)):
+        rows = 2 if name == "video" else 3
+        items = [scenes[i][name] for i in range(rows)]
+        expected = scale * codi.encode(name, items if name == "text" else torch.stack(items))
         assert data.latents[name].dtype == torch.float16
         torch.testing.assert_close(data.latents[name].float(), expected, atol=2e-3, rtol=2e-3)
 
 
-def test_latents_are_read_again(encoded):
-    folder, data = encoded
-    assert {p.name for p in folder.iterdir()} == {"latents_image.safetensors", "latents_audio.safetensors"}
-    again = SceneLatents.load_or_encode(folder, dict.fromkeys(data.latents), 4)
-    assert again.count == 4 and not tiny.changed(data.latents, again.latents)
+def test_embeddings_are_those_of_the_prompts(encoded):
+    _, codi, data = encoded
+    assert data.embeddings.keys() == {"image", "video", "audio"}
+    scenes = ShapesAndChimes(3, MODALITIES, seed=1)
+    for name, table in data.embeddings.items():
+        items = torch.stack([scenes[i][name] for i in range(len(table))])
+        expected = codi.prompt(name, items, 16000 if name == "audio" else None).embedding[:, 0]
+        torch.testing.assert_close(table.float(), expected, atol=2e-3, rtol=2e-3)
+
+
+def test_latents_are_read_again(encoded, monkeypatch):
+    folder, codi, data = encoded
+    kinds = {f"latents_{name}" for name in MODALITIES} | {f"embeddings_{name}" for name in data.embeddings}
+    assert {p.stem for p in folder.iterdir()} == kinds
+    monkeypatch.setattr(latents, "_encode", None)
+    again = SceneLatents.load_or_encode(folder, codi, MODALITIES, ("audio",), 3)
+    assert not tiny.changed(data.latents, again.latents) and again.embeddings.keys() == {"audio"}
 
 
 def test_batches_follow_from_their_arguments(data):
     def batch(step=3, seed=0):
-        return data.batch(step, 5, seed, ("image", "audio"), leave_out=0.25, empty=0.1)
+        return data.batch(step, 5, seed, ("image", "audio"))
 
-    assert batch()["text"] == batch()["text"]
+    assert batch()["captions"] == batch()["captions"]
     assert torch.equal(batch()["image"], batch()["image"])
     assert not torch.equal(batch()["image"], batch(step=4)["image"])
     assert not torch.equal(batch()["image"], batch(seed=1)["image"])
     assert batch()["audio"].shape == (5, 8, 8, 8) and batch()["audio"].dtype == torch.float32
 
 
-def test_captions_belong_to_the_latents(data):
-    batch = data.batch(0, 40, 0, ("image", "audio"), leave_out=0, empty=0)
-    for i, text in enumerate(batch["text"]):
+def test_captions_and_embeddings_belong_to_the_latents(data):
+    batch = data.batch(0, 60, 0, ("image", "audio"), ("text", "audio"), leave_out=0, empty=0)
+    assert 15 < batch["is_text"].sum() < 45
+    for i, text in enumerate(batch["captions"]):
         (row,) = [r for r in range(12) if torch.equal(data.latents["image"][r].float(), batch["image"][i])]
         assert torch.equal(data.latents["audio"][row].float(), batch["audio"][i])
         scene = sample_scene(1, row)
         assert not is_held_out(scene.colour, scene.shape, scene.count)
         assert [c for c in COLOURS if c in text.split()] == [scene.colour]
+        heard = torch.zeros(32) if batch["is_text"][i] else data.embeddings["audio"][row].float()
+        assert torch.equal(batch["embedding"][i], heard)
 
 
-def test_share_of_empty_captions(data):
-    texts = data.batch(0, 600, 0, ("image",), leave_out=0, empty=0.1)["text"]
-    assert np.mean([t == "" for t in texts]) == pytest.approx(0.1, abs=0.04)
-    assert set(data.batch(0, 50, 0, ("image",), leave_out=0, empty=1)["text"]) == {""}
+def test_only_scenes_that_all_have(data):
+    clips = data.batch(0, 200, 0, ("image", "video"))["video"]
+    rows = {r for clip in clips for r in range(9) if torch.equal(data.latents["video"][r].float(), clip)}
+    assert rows == set(range(9))
+
+
+def test_share_of_empty_prompts(data):
+    batch = data.batch(0, 600, 0, ("image",), ("audio",), leave_out=0, empty=0.1)
+    assert np.mean([t == "" for t in batch["captions"]]) == pytest.approx(0.1, abs=0.04)
+    assert [t == "" for t in batch["captions"]] == batch["is_text"].tolist()
+    assert set(data.batch(0, 50, 0, ("image",), leave_out=0, empty=1)["captions"]) == {""}

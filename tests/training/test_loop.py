@@ -102,6 +102,29 @@ def test_changed_options_are_refused(folder, straight, change, message):
         run(folder, dataclasses.replace(OPTIONS, **change))
 
 
+def test_an_option_that_the_file_does_not_know_had_its_default(folder, straight, tmp_path):
+    saved = torch.load(folder / "line" / "state.pt", weights_only=True)
+    del saved["options"]["clip"]
+    (tmp_path / "line").mkdir()
+    torch.save(saved, tmp_path / "line" / "state.pt")
+    assert equal(run_again(tmp_path), straight[0])
+    with pytest.raises(ValueError, match="another clip"):
+        run_again(tmp_path, dataclasses.replace(OPTIONS, clip=2.0))
+
+
+def run_again(out, options=OPTIONS):
+    stage = Line()
+    train(stage, options, out, lambda line: None)
+    return stage.state_dict()
+
+
+def test_saving_before_the_first_line_of_the_log(tmp_path):
+    options = dataclasses.replace(OPTIONS, save_every=2, log_every=100)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, options, fail_at=3)
+    assert [row["step"] for row in run(tmp_path, options)[1]] == [12]
+
+
 def test_it_learns(tmp_path):
     _, losses, _ = run(tmp_path, dataclasses.replace(OPTIONS, steps=150, save_every=150, log_every=30))
     assert losses[-1]["loss"] < 0.2 * losses[0]["loss"]
@@ -119,14 +142,14 @@ def test_loss_curve_is_a_picture(folder, straight):
 
 
 def test_no_partial_file_is_left(folder, straight):
-    assert {p.name for p in (folder / "line").iterdir()} == {"state.pt", "loss.json", "loss.png"}
+    assert {p.name for p in (folder / "line").iterdir()} == {"state.pt", "loss.json", "loss.png", "tensorboard"}
 
 
 def test_record(straight):
     weights, losses, record = straight
     assert (record["stage"], record["options"]) == ("line", dataclasses.asdict(OPTIONS))
     assert (record["final"], record["torch"]) == (losses[-1], torch.__version__)
-    assert record["minutes"] >= 0 and "1 process" in record["machine"]
+    assert record["precision"] == "no" and record["minutes"] >= 0 and "1 process" in record["machine"]
     json.dumps(record)
 
 

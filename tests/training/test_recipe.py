@@ -6,6 +6,8 @@ import json
 import pytest
 import tiny
 import torch
+import whole
+from safetensors.torch import load_file
 
 from codi_backend.checkpoints import read_parts
 from codi_backend.model import CoDi
@@ -17,11 +19,21 @@ OPTIONS = Options(steps=2, batch_size=2, warmup=0)
 PARTS = {
     "autoencoder_image": {"autoencoders.image"},
     "autoencoder_audio": {"autoencoders.audio"},
+    "autoencoder_text": {"autoencoders.text"},
     "prompts": {"prompt_encoders.text"},
+    "bridging_image": {"prompt_encoders.image"},
+    "bridging_audio": {"prompt_encoders.audio"},
+    "bridging_video": {"prompt_encoders.image"},
     "diffuser_image": {"diffuser.image"},
-    "diffuser_audio": {"diffuser.audio"},
     "refine_image": {"diffuser.image"},
-    "alignment_image_audio": {"diffuser.image", "diffuser.audio"},
+    "refine2_image": {"diffuser.image"},
+    "diffuser_audio": {"diffuser.audio"},
+    "refine_audio": {"diffuser.audio"},
+    "diffuser_text": {"diffuser.text"},
+    "diffuser_video": {"diffuser.image"},
+    "alignment_image_text": {"diffuser.image", "diffuser.text"},
+    "alignment_text_audio": {"diffuser.image", "diffuser.text", "diffuser.audio"},
+    "alignment_audio_video": {"diffuser.image", "diffuser.text", "diffuser.audio"},
 }
 
 
@@ -38,7 +50,7 @@ def parts(out):
 def finished(tmp_path_factory):
     """A run folder, and the parts as every stage left them."""
     out = tmp_path_factory.mktemp("run")
-    (out / "config.json").write_text(tiny.CONFIG.to_json())
+    (out / "config.json").write_text(whole.CONFIG.to_json())
     after = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(recipe, "SCENES", 6)
@@ -64,8 +76,8 @@ def test_every_stage_writes_its_parts_and_no_others(finished):
 
 def test_alignment_changes_only_what_listens(finished):
     _, after = finished
-    for part in PARTS["alignment_image_audio"]:
-        names = tiny.changed(after["refine_image"][part], after["alignment_image_audio"][part])
+    for part in PARTS["alignment_audio_video"]:
+        names = tiny.changed(after["diffuser_video"][part], after["alignment_audio_video"][part])
         assert {name.split(".")[0] for name in names} == {
             "environment_encoder",
             "input_connectors",
@@ -73,43 +85,51 @@ def test_alignment_changes_only_what_listens(finished):
         }
 
 
+def test_what_a_settled_stream_says_stays(finished):
+    _, after = finished
+    names = tiny.changed(
+        after["alignment_text_audio"]["diffuser.audio"], after["alignment_audio_video"]["diffuser.audio"]
+    )
+    assert {name.split(".")[0] for name in names} <= {"input_connectors", "output_connectors"}
+
+
 def test_scale_factors_give_unit_variance(finished):
     out, _ = finished
     config = recipe._config(out)
-    assert dataclasses.replace(config, image_autoencoder=None, audio_autoencoder=None) == dataclasses.replace(
-        tiny.CONFIG, image_autoencoder=None, audio_autoencoder=None
-    )
-    assert config.image_autoencoder.scale_factor != 0.7 and config.audio_autoencoder.scale_factor != 1.3
-    data = recipe.SceneLatents.load_or_encode(out, dict.fromkeys(("image", "audio")), 6)
-    assert all(0.5 < z.float().std() < 2 for z in data.latents.values())
+    fields = ("image_autoencoder", "audio_autoencoder", "text_autoencoder")
+    without = dict.fromkeys(fields)
+    assert dataclasses.replace(config, **without) == dataclasses.replace(whole.CONFIG, **without)
+    assert all(getattr(config, f).scale_factor != getattr(whole.CONFIG, f).scale_factor for f in fields)
+    latents = {p.stem: load_file(p) for p in out.glob("latents_*.safetensors")}
+    assert len(latents) == 4
+    for name in ("latents_image", "latents_audio", "latents_video"):
+        (z,) = latents[name].values()
+        assert 0.4 < z.float().std() < 2.5
 
 
 def test_packed_model_loads_and_generates(finished, tmp_path):
     out, after = finished
     files = pack(out, tmp_path)
-    assert {f.name for f in files} == {f"tiny_{part}.safetensors" for part in after[STAGES[-1]]}
+    assert {f.name for f in files} == {f"whole_{part}.safetensors" for part in after[STAGES[-1]]}
     codi = CoDi.load(files)
     assert codi.config == recipe._config(out)
     for part, state in tiny.states(codi).items():
         assert all(torch.equal(v, after[STAGES[-1]][part][k].half().float()) for k, v in state.items())
-    assert codi.generate_latents(codi.prompt("text", "red"), ["image", "audio"], steps=1)["image"].isfinite().all()
-    recorded = {f.name: [r["stage"] for r in read_parts(f).training] for f in files}
-    assert recorded == {
-        "tiny_autoencoders.image.safetensors": ["autoencoder_image"],
-        "tiny_autoencoders.audio.safetensors": ["autoencoder_audio"],
-        "tiny_prompt_encoders.text.safetensors": ["prompts"],
-        "tiny_diffuser.image.safetensors": ["diffuser_image", "refine_image", "alignment_image_audio"],
-        "tiny_diffuser.audio.safetensors": ["diffuser_audio", "alignment_image_audio"],
-    }
+    outputs = ["text", "image", "video", "audio"]
+    made = codi.generate_latents(codi.prompt("text", "red"), outputs, steps=1)
+    assert list(made) == outputs and all(z.isfinite().all() for z in made.values())
+    recorded = {f.stem.removeprefix("whole_"): [r["stage"] for r in read_parts(f).training] for f in files}
+    expected = {part: [stage for stage in STAGES if part in PARTS[stage]] for part in recorded}
+    assert recorded == expected
 
 
 def test_finished_stages_run_again_unchanged(finished):
     out, after = finished
-    for stage in ("prompts", "alignment_image_audio"):
+    for stage in ("prompts", "alignment_audio_video"):
         run_stage(stage, out, OPTIONS, quiet)
     assert not any(tiny.changed(state, after[STAGES[-1]][part]) for part, state in parts(out).items())
     record = read_parts(out / "parts" / "diffuser.image.safetensors").training
-    assert [r["stage"] for r in record] == ["diffuser_image", "refine_image", "alignment_image_audio"]
+    assert [r["stage"] for r in record] == [stage for stage in STAGES if "diffuser.image" in PARTS[stage]]
 
 
 def test_every_stage_leaves_a_loss_curve(finished):
@@ -124,7 +144,9 @@ def test_every_stage_leaves_a_loss_curve(finished):
     [
         ("prompts", "autoencoders.image"),
         ("diffuser_image", "prompt_encoders.text"),
-        ("alignment_image_audio", "diffuser.audio"),
+        ("bridging_video", "prompt_encoders.image"),
+        ("diffuser_video", "diffuser.image"),
+        ("alignment_text_audio", "diffuser.audio"),
     ],
 )
 def test_stages_need_those_before_them(finished, tmp_path, stage, missing):

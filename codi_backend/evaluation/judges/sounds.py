@@ -1,15 +1,10 @@
-"""The attributes of Shapes & Chimes, told from a picture or a sound by plain rules.
-
-Nothing here is trained or random, so that a number measured today is the number measured tomorrow. A judge would rather
-say None than guess: what it cannot tell must not count as right.
-"""
+"""Pitch, timbre, number and spacing of the notes in a sound."""
 
 from __future__ import annotations
 
 import functools
 import itertools
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,22 +13,12 @@ import numpy as np
 import torch
 from scipy import ndimage
 
-from ..autoencoders import resample
-from ..data.images import shape_mask
-from ..data.sounds import render_sound
-from ..data.world import BACKGROUND, COLOURS, PITCHES, SAMPLE_RATE, SHAPES, SIZE_RANGE, TEMPI, Scene
+from ...autoencoders import resample
+from ...data.sounds import render_sound
+from ...data.world import PITCHES, SAMPLE_RATE, SHAPES, TEMPI, Scene
+from .common import finite
 
-# Pictures. Lengths in pixels, colour differences as Euclidean distances in 0..1 RGB.
-_BACKGROUND_TOLERANCE = 0.25
-_SPECK = 15  # pixels; the smallest object, a star of size 13, covers 61
-_MIN_OVERLAP = 0.65  # intersection over union; a well-smeared star has 0.7
-_MIN_SQUARENESS = 0.65  # short side of the box over long side: all six shapes fill a square
-_MAX_COLOUR_ANGLE = 12.0  # degrees; orange and yellow, the closest pair seen from the background, are 17 apart
-_CANVAS = 29  # side of the window in which a mask and a template are compared
-_MARGIN = 2  # of soft edge around an object
-_EDGE_BLUR = 0.5  # the templates' edges, between the renderer's and an autoencoder's
-
-# Sounds. Times in seconds.
+# Times in seconds.
 _SILENCE = 1e-3  # largest sample
 _HOP = 0.005
 _ENVELOPE_BLUR = 0.005
@@ -52,43 +37,6 @@ _PROFILE_WINDOW = 0.064
 _PARTIALS = np.arange(2, 17) / 2  # of the fundamental; the bell's partials lie at halves
 _PROFILE_FLOOR = -35.0  # dB under the strongest partial
 _MAX_PROFILE_DISTANCE = 6.0  # dB, mean over the profile
-
-
-@dataclass(frozen=True)
-class JudgedObject:
-    """One object of a picture: colour (None when unlike all six), shape, box in pixels and overlap with the shape."""
-
-    colour: str | None
-    shape: str
-    left: int
-    top: int
-    width: int
-    height: int
-    overlap: float
-
-
-@dataclass(frozen=True)
-class JudgedImage:
-    """What a picture shows; None where the judge cannot tell.
-
-    Attributes
-    ----------
-    colour, shape : str or None
-        What more than half of the objects have.
-    count : int or None
-        Number of objects; None when there is none, or when something is in the picture that is neither an object nor a
-        speck, such as two objects that have run into each other.
-    objects : tuple of JudgedObject
-        From top to bottom.
-    blobs : int
-        Things that are neither an object nor a speck.
-    """
-
-    colour: str | None
-    shape: str | None
-    count: int | None
-    objects: tuple[JudgedObject, ...] = ()
-    blobs: int = 0
 
 
 @dataclass(frozen=True)
@@ -119,48 +67,6 @@ class JudgedSound:
     pitch: float | None = None
 
 
-def judge_image(pixels: Any) -> JudgedImage:
-    """Tell colour, shape and count of the objects in a picture.
-
-    Parameters
-    ----------
-    pixels : array or tensor
-        ``[3, H, W]``, RGB in 0..1; values a little outside are clipped.
-
-    Raises
-    ------
-    ValueError
-        If the picture has another layout or values that are not finite.
-    """
-    picture = _finite(pixels, "picture")
-    if picture.ndim != 3 or picture.shape[0] != 3:
-        raise ValueError(f"A picture to judge must be [3, H, W], not {list(picture.shape)}.")
-    picture = picture.clip(0, 1).transpose(1, 2, 0)
-    background = np.median(picture.reshape(-1, 3), axis=0)
-    if np.linalg.norm(background - np.array(BACKGROUND) / 255) > _BACKGROUND_TOLERANCE:
-        return JudgedImage(None, None, None)
-
-    difference = picture - background
-    coverage = _coverage(difference)
-    labels, _ = ndimage.label(coverage > 0.5)  # edge to edge only: corners that touch join nothing
-    objects, blobs = [], 0
-    for label, box in enumerate(ndimage.find_objects(labels), start=1):
-        if np.count_nonzero(labels[box] == label) < _SPECK:
-            continue
-        judged = _judge_object(difference, coverage, labels, label, box)
-        if judged is None:
-            blobs += 1
-        else:
-            objects.append(judged)
-    return JudgedImage(
-        colour=_majority([o.colour for o in objects]),
-        shape=_majority([o.shape for o in objects]),
-        count=len(objects) if objects and not blobs else None,
-        objects=tuple(objects),
-        blobs=blobs,
-    )
-
-
 def judge_sound(waveform: Any, sample_rate: int = SAMPLE_RATE) -> JudgedSound:
     """Tell pitch, timbre, number and spacing of the notes in a sound.
 
@@ -176,7 +82,7 @@ def judge_sound(waveform: Any, sample_rate: int = SAMPLE_RATE) -> JudgedSound:
     ValueError
         If the sound has another layout or samples that are not finite.
     """
-    wave = _finite(waveform, "sound")
+    wave = finite(waveform, "sound")
     if wave.ndim == 2 and wave.shape[0] == 1:
         wave = wave[0]
     if wave.ndim != 1:
@@ -200,20 +106,6 @@ def judge_sound(waveform: Any, sample_rate: int = SAMPLE_RATE) -> JudgedSound:
     )
 
 
-def _finite(values: Any, what: str) -> np.ndarray:
-    values = values.detach().cpu().numpy() if torch.is_tensor(values) else np.asarray(values)
-    values = values.astype(np.float32)
-    if not np.isfinite(values).all():
-        raise ValueError(f"The {what} to judge holds values that are not finite.")
-    return values
-
-
-def _majority(names: Sequence[str | None]) -> str | None:
-    """The name that more than half have; None votes too."""
-    name, votes = Counter(names).most_common(1)[0] if names else (None, 0)
-    return name if 2 * votes > len(names) else None
-
-
 def _nearest(value: float, named: Mapping[str, float]) -> str | None:
     """The name whose value is nearest on a logarithmic scale, if within half of the smallest step between two."""
     logs = sorted(math.log(v) for v in named.values())
@@ -221,84 +113,6 @@ def _nearest(value: float, named: Mapping[str, float]) -> str | None:
     distances = {name: abs(math.log(value / v)) for name, v in named.items()}
     name = min(distances, key=distances.__getitem__)
     return name if distances[name] <= limit else None
-
-
-def _coverage(difference: np.ndarray) -> np.ndarray:
-    """How much of each pixel is covered by the colour it leans to: ``[H, W, 3]`` from the background -> ``[H, W]``.
-
-    A soft edge is a mixture of the colour and the background, so it leans to the same colour as the inside.
-    """
-    directions, distances = _colour_directions()
-    along = difference @ directions.T
-    nearest = along.argmax(-1)
-    return np.take_along_axis(along, nearest[..., None], -1)[..., 0] / distances[nearest]
-
-
-@functools.cache
-def _colour_directions() -> tuple[np.ndarray, np.ndarray]:
-    """Unit vectors ``[6, 3]`` from the background to each colour, and the distances ``[6]``."""
-    vectors = (np.array(list(COLOURS.values())) - np.array(BACKGROUND)) / 255
-    distances = np.linalg.norm(vectors, axis=1)
-    return vectors / distances[:, None], distances
-
-
-def _judge_object(
-    difference: np.ndarray, coverage: np.ndarray, labels: np.ndarray, label: int, box: tuple[slice, slice]
-) -> JudgedObject | None:
-    """Name one connected component, or None when no template of a plausible size resembles it."""
-    rows, columns = box
-    height, width = rows.stop - rows.start, columns.stop - columns.start
-    if max(height, width) + 2 * _MARGIN > _CANVAS or min(height, width) < _MIN_SQUARENESS * max(height, width):
-        return None
-    inside = labels[box] == label
-    full = np.median(coverage[box][inside])
-    # Cut out the component with its soft edge but without its neighbours, and put its middle in the canvas' middle.
-    top, left = max(rows.start - _MARGIN, 0), max(columns.start - _MARGIN, 0)
-    part = np.s_[top : rows.stop + _MARGIN, left : columns.stop + _MARGIN]
-    mask = np.where(np.isin(labels[part], (0, label)), (coverage[part] / full).clip(0, 1), 0)
-    row = (_CANVAS - height) // 2 - (rows.start - top)
-    column = (_CANVAS - width) // 2 - (columns.start - left)
-    window = np.zeros((_CANVAS, _CANVAS), np.float32)
-    window[row : row + mask.shape[0], column : column + mask.shape[1]] = mask
-
-    templates, areas, names = _templates()
-    shared = np.minimum(templates, window.ravel()).sum(1)
-    overlaps = shared / (areas + window.sum() - shared)
-    best = int(overlaps.argmax())
-    if overlaps[best] < _MIN_OVERLAP:
-        return None
-
-    solid = inside & (coverage[box] > 0.8 * full)
-    mean = difference[box][solid].mean(0)
-    directions, _ = _colour_directions()
-    cosines = directions @ mean / np.linalg.norm(mean)
-    nearest = int(cosines.argmax())
-    near = cosines[nearest] > math.cos(math.radians(_MAX_COLOUR_ANGLE))
-    return JudgedObject(
-        colour=list(COLOURS)[nearest] if near else None,
-        shape=names[best],
-        left=columns.start,
-        top=rows.start,
-        width=width,
-        height=height,
-        overlap=float(overlaps[best]),
-    )
-
-
-@functools.cache
-def _templates() -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
-    """All shapes in all sizes at all shifts of a pixel: masks ``[n, canvas * canvas]``, areas ``[n]`` and names."""
-    masks, names = [], []
-    for shape, size in itertools.product(SHAPES, range(SIZE_RANGE[0] - 1, SIZE_RANGE[1] + 2)):
-        corner = (_CANVAS - size) // 2
-        for down, right in itertools.product((-1, 0, 1), repeat=2):
-            canvas = np.zeros((_CANVAS, _CANVAS), np.float32)
-            top, left = corner + down, corner + right
-            canvas[top : top + size, left : left + size] = shape_mask(shape, size)
-            masks.append(ndimage.gaussian_filter(canvas, _EDGE_BLUR).ravel())
-            names.append(shape)
-    stack = np.stack(masks)
-    return stack, stack.sum(1), tuple(names)
 
 
 def _onsets(wave: np.ndarray) -> tuple[float, ...]:

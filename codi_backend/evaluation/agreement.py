@@ -1,0 +1,100 @@
+"""What streams that were generated together agree on, and when they begin."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..data.captions import ATTRIBUTES
+from ..data.world import COLOURS, COUNTS, SHAPES, TEMPI
+from .figures import Figure, mean, share
+from .runs import COUPLINGS
+
+Record = Mapping[str, Any]
+Records = Mapping[str, Sequence[Record]]
+
+NAMES = {"text": "text", "image": "image", "video": "video", "audio": "sound"}
+
+_VALUES = {"colour": len(COLOURS), "shape": len(SHAPES), "count": len(COUNTS), "tempo": len(TEMPI)}
+_AGREEMENT = 0.90
+_SYNCHRONY = 0.10  # seconds
+
+
+def coupling(records: Records) -> list[Figure]:
+    """Agreement on the attributes that the prompts left out, jointly and independently."""
+    figures: list[Figure] = []
+    apart = records.get("coupling_none", ())
+    for run, streams in COUPLINGS.items():
+        name = " + ".join(NAMES[s] for s in streams)
+        for attribute, right in _agreement(records.get(run, ()), streams).items():
+            figures += share(f"{name}, jointly", attribute, right, target=_AGREEMENT)
+        for attribute, right in _agreement(apart, streams).items():
+            chance = _VALUES[attribute] ** (1 - len(_tellers(streams, attribute)))
+            figures += share(f"{name}, independent", attribute, right, target=chance, goal="chance")
+        for attribute, right in _agreement(apart, streams).items():
+            value = _by_frequencies(_left_open(apart, streams, attribute))
+            figures.append(Figure(f"{name}, own frequencies", attribute, value, value, value, len(right)))
+    return figures
+
+
+def synchrony(records: Records) -> list[Figure]:
+    """How far the first onsets of video and sound lie apart."""
+    figures: list[Figure] = []
+    for row, run in (
+        ("video + sound, jointly", "coupling_video_audio"),
+        ("all four, jointly", "coupling_all"),
+        ("independent", "coupling_none"),
+    ):
+        made = [r for r in records.get(run, ()) if "video" in r and "audio" in r]
+        begun = [bool(r["video"]["onsets"] and r["audio"]["onsets"]) for r in made]
+        first = [(r["video"]["onsets"][0], r["audio"]["onsets"][0]) for r, both in zip(made, begun) if both]
+        errors = [abs(seen - heard) for seen, heard in first]
+        strangers = [
+            abs(seen - heard) for i, (seen, _) in enumerate(first) for j, (_, heard) in enumerate(first) if i != j
+        ]
+        chance = math.fsum(strangers) / len(strangers) if strangers else None
+        target = (
+            {"target": chance, "goal": "chance"} if row == "independent" else {"target": _SYNCHRONY, "goal": "at most"}
+        )
+        figures += mean(row, "error", errors, **target)
+        if chance is not None:
+            figures.append(Figure(row, "strangers", chance, chance, chance, len(strangers), "seconds"))
+        figures += share(row, "both begin", begun)
+    return figures
+
+
+def _agreement(records: Sequence[Record], streams: Sequence[str]) -> dict[str, list[bool]]:
+    """For each attribute whether the streams agree on it, in the results whose prompt left it out."""
+    agreed = {}
+    for attribute in ATTRIBUTES:
+        if said := _left_open(records, streams, attribute):
+            agreed[attribute] = [None not in values and len(set(values)) == 1 for values in said]
+    return agreed
+
+
+def _left_open(records: Sequence[Record], streams: Sequence[str], attribute: str) -> list[tuple[Any, ...]]:
+    """What each stream makes of an attribute that the prompt left out; nothing where no two streams can tell it."""
+    tellers = _tellers(streams, attribute)
+    if len(tellers) < 2:
+        return []
+    return [
+        tuple(record[s][attribute] for s in tellers)
+        for record in records
+        if attribute in record["left_out"]
+        and all(s in record for s in tellers)
+        # A single object has no tempo to agree on.
+        and not (attribute == "tempo" and any(record[s]["count"] == 1 for s in tellers))
+    ]
+
+
+def _tellers(streams: Sequence[str], attribute: str) -> list[str]:
+    return [s for s in streams if not (s == "image" and attribute == "tempo")]
+
+
+def _by_frequencies(said: Sequence[tuple[Any, ...]]) -> float:
+    """How often streams agree that draw independently from the values that each of them has."""
+    counts = [Counter(values) for values in zip(*said)]
+    values = set.intersection(*(set(c) for c in counts)) - {None}
+    return math.fsum(math.prod(c[v] / len(said) for c in counts) for v in values)

@@ -1,0 +1,79 @@
+"""`codi evaluate`: do the runs, make the tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from ..model import CoDi
+from .report import write_report
+from .runs import RUNS, Settings, choose, fingerprint, heading, lacking, perform, read_records
+from .tables import make_tables
+
+
+def evaluate(
+    codi: CoDi,
+    out: Path,
+    samples: int = 200,
+    seed: int = 0,
+    steps: int = 20,
+    guidance: float | None = None,
+    runs: Iterable[str] | None = None,
+    say: Callable[[str], None] = print,
+) -> str:
+    """Measure fidelity, bridging, interpolation, coupling, synchrony and held streams on Shapes & Chimes.
+
+    Judged results go to ``out/runs`` while they are made, and are used again when model and settings are the same. So
+    an evaluation can be interrupted, and extended to more samples, and several processes can share one by doing
+    different `runs`.
+
+    Parameters
+    ----------
+    out : Path
+        Folder for ``evaluation.json``, ``evaluation.md``, plots and ``runs``.
+    samples : int
+        Results behind each figure. (For tempo fewer: scenes of one object have none.)
+    guidance : float, optional
+        The model's own by default.
+    runs : iterable of str, optional
+        Names of the runs to do, from `RUNS`; all by default. The tables are made from all that are in `out`.
+    say : callable
+        Is told how far it is.
+
+    Returns
+    -------
+    str
+        The tables in Markdown.
+
+    Raises
+    ------
+    ValueError
+        For fewer than one sample, an unknown run, or a model that can do none of the runs.
+    """
+    if samples < 1:
+        raise ValueError(f"An evaluation of {samples} samples measures nothing: choose 1 or more.")
+    chosen = choose(runs)
+    settings = Settings(seed, steps, codi.config.guidance if guidance is None else guidance)
+    missing = {run.name: reason for run in RUNS.values() if (reason := lacking(codi, run))}
+    todo = [run for run in chosen if run.name not in missing]
+    if not todo:
+        raise ValueError(f"This model cannot be evaluated so: {missing[chosen[0].name]} (run {chosen[0].name}).")
+    weights = fingerprint(codi)
+    for run in todo:
+        head = heading(codi, weights, run, settings)
+        perform(codi, run, head, _file(out, run.name), run.rounds * samples, say)
+
+    records = {}
+    for run in RUNS.values():
+        if run.name not in missing:
+            done = read_records(_file(out, run.name), heading(codi, weights, run, settings))
+            if len(done) >= run.rounds * samples:
+                records[run.name] = done[: run.rounds * samples]
+            else:
+                missing[run.name] = f"{len(done)} of {run.rounds * samples} prompts done"
+    shared = {"model": codi.config.name, "weights": weights, "samples": samples, **vars(settings)}
+    return write_report(out, shared, make_tables(records), missing)
+
+
+def _file(out: Path, run: str) -> Path:
+    return out / "runs" / f"{run}.json"

@@ -1,0 +1,217 @@
+"""The runs of an evaluation: what is generated from which prompts, and the judged results on disk.
+
+Runs are few because each serves several tables. With alignment "none" the streams do not hear each other, so that one
+run makes what single-output runs would make, bit for bit; and a run whose prompts leave out half of the attributes
+measures all of them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..data.world import SAMPLE_RATE, Scene, sample_scene
+from ..model import CoDi
+from .judges import judge_image, judge_sound, judge_text, judge_video
+from .prompts import Mixed, Nothing, Partial, Whole, prompt_modalities, render
+
+ALL = ("text", "image", "video", "audio")
+
+_SCENE_SEED = 1000  # scenes that training never drew
+_BATCH = 20
+
+
+@dataclass(frozen=True)
+class Run:
+    """One set of prompts and what is made of it.
+
+    Attributes
+    ----------
+    outputs : tuple of str
+        What is generated; with alignment "none", as many of them as the model has.
+    split : str
+        Whether the scenes' triples occur in training.
+    rounds : int
+        Prompts for each sample of the tables: 2 where a prompt leaves out half of the attributes.
+    held : str or None
+        The stream that is given, as the scene's ground truth, for the outputs to hear.
+    """
+
+    name: str
+    prompt: Whole | Partial | Mixed | Nothing
+    outputs: tuple[str, ...] = ALL
+    alignment: str = "none"
+    split: str = "train"
+    rounds: int = 1
+    held: str | None = None
+
+
+INTERPOLATIONS = {
+    "interpolation_text_image": Mixed("text", "image"),
+    "interpolation_text_grey_image": Mixed("text", "image", grey=True),
+    "interpolation_text_audio": Mixed("text", "audio"),
+    "interpolation_image_audio": Mixed("image", "audio"),
+    "interpolation_audio_image": Mixed("audio", "image"),
+}
+COUPLINGS = {
+    "coupling_image_audio": ("image", "audio"),
+    "coupling_text_image": ("text", "image"),
+    "coupling_video_audio": ("video", "audio"),
+    "coupling_text_audio": ("text", "audio"),
+    "coupling_text_image_audio": ("text", "image", "audio"),
+    "coupling_all": ALL,
+}
+RUNS = {
+    run.name: run
+    for run in (
+        Run("fidelity_text", Whole("text")),
+        Run("fidelity_text_held_out", Whole("text"), split="held_out"),
+        *(Run(f"fidelity_{name}", Whole(name)) for name in ("image", "video", "audio")),
+        # Clips cost most, and what they would add is in the tables already: their pictures share the network.
+        *(Run(name, prompt, ("text", "image", "audio")) for name, prompt in INTERPOLATIONS.items()),
+        *(Run(name, Partial(), outputs, "paper", rounds=2) for name, outputs in COUPLINGS.items()),
+        Run("coupling_none", Partial(), rounds=2),
+        Run("held_video", Nothing(), ("audio",), "paper", held="video"),
+        Run("held_audio", Nothing(), ("video",), "paper", held="audio"),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What all runs of an evaluation share."""
+
+    seed: int
+    steps: int
+    guidance: float
+
+
+def choose(names: Iterable[str] | None) -> list[Run]:
+    """The runs of these names, or all; a `ValueError` tells which there are."""
+    if unknown := sorted(set(names or ()) - RUNS.keys()):
+        raise ValueError(f"There is no run {', '.join(unknown)}; choose from {', '.join(RUNS)}.")
+    return [run for run in RUNS.values() if not names or run.name in names]
+
+
+def lacking(codi: CoDi, run: Run) -> str | None:
+    """Why this model cannot do a run, or None if it can."""
+    if missing := run.prompt.modalities - prompt_modalities(codi):
+        return f"the model has no prompt encoder for {', '.join(sorted(missing))}"
+    streams = [*run.outputs, *([run.held] if run.held else [])]
+    missing = [name for name in streams if name not in codi.outputs]
+    if missing and (run.alignment != "none" or len(missing) == len(streams)):
+        return f"the model cannot generate {', '.join(missing)}"
+    return None
+
+
+def fingerprint(codi: CoDi) -> str:
+    """Twelve hexadecimal digits that follow from all weights and the configuration."""
+    digest = hashlib.sha256(codi.config.to_json().encode())
+    for name, tensor in sorted(codi.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()[:12]
+
+
+def heading(codi: CoDi, weights: str, run: Run, settings: Settings) -> dict[str, Any]:
+    """What a run's results depend on."""
+    return {
+        "run": run.name,
+        "model": codi.config.name,
+        "weights": weights,
+        "outputs": [name for name in run.outputs if name in codi.outputs],
+        "alignment": run.alignment,
+        **dataclasses.asdict(settings),
+    }
+
+
+def read_records(path: Path, heading: dict[str, Any]) -> list[dict[str, Any]]:
+    """The results that lie in a run's file, if they were made under this heading; else none."""
+    if not path.exists():
+        return []
+    saved = json.loads(path.read_text())
+    records = saved.pop("records")
+    return records if saved == heading else []
+
+
+def perform(codi: CoDi, run: Run, heading: dict[str, Any], path: Path, total: int, say: Callable[[str], None]) -> None:
+    """Generate and judge what the run's file lacks of `total` prompts; it is brought up to date after every batch.
+
+    A record holds the attributes of its scene under "scene", what a partial prompt left out under "left_out", and under
+    each output's name the judged attributes.
+    """
+    records = read_records(path, heading)
+    if len(records) >= total:
+        return
+    del records[len(records) // _BATCH * _BATCH :]  # so that the noise is the same however often it was interrupted
+    begun, before = time.monotonic(), len(records)
+    while len(records) < total:
+        first = len(records)
+        scenes = [sample_scene(_SCENE_SEED, i, run.split) for i in range(first, min(first + _BATCH, total))]
+        records += _batch(codi, run, heading, scenes, first)
+        _write(path, heading, records)
+        left = (total - len(records)) * (time.monotonic() - begun) / (len(records) - before)
+        say(f"{run.name}: {len(records)} of {total} prompts, {left / 60:.1f} minutes left")
+
+
+def _batch(codi: CoDi, run: Run, heading: dict[str, Any], scenes: Sequence[Scene], first: int) -> list[dict[str, Any]]:
+    options = {}
+    if run.held:
+        given = render(run.held, scenes).to(next(codi.parameters()).device)
+        options["held"] = {run.held: codi.encode(run.held, given, SAMPLE_RATE if run.held == "audio" else None)}
+    generated = codi.generate(
+        run.prompt.encode(codi, scenes, first),
+        heading["outputs"],
+        steps=heading["steps"],
+        guidance=heading["guidance"],
+        # The batch's place goes into the seed, so that no two scenes share their noise.
+        seed=heading["seed"] + first,
+        alignment=run.alignment,
+        **options,
+    )
+    records = []
+    for i, scene in enumerate(scenes):
+        facts = {name: getattr(scene, name) for name in ("colour", "shape", "count", "tempo")}
+        record: dict[str, Any] = {"scene": {**facts, "onsets": _rounded(scene.onsets)}}
+        if isinstance(run.prompt, Partial):
+            record["left_out"] = list(run.prompt.left_out(first + i))
+        for name, content in generated.items():
+            record[name] = _judge(codi, name, content, i)
+        records.append(record)
+    return records
+
+
+def _judge(codi: CoDi, name: str, generated: Any, i: int) -> dict[str, Any]:
+    if name == "text":
+        return {**dataclasses.asdict(judge_text(generated[i])), "text": generated[i]}
+    if name == "image":
+        judged = judge_image(generated[i])
+        return {"colour": judged.colour, "shape": judged.shape, "count": judged.count}
+    if name == "audio":
+        judged = judge_sound(generated["waveform"][i], generated["sample_rate"])
+    else:
+        judged = judge_video(generated[i], codi.config.image_autoencoder.frame_rate)
+    facts = {a: getattr(judged, a) for a in ("colour", "shape", "count", "tempo")}
+    return {**facts, "onsets": _rounded(judged.onsets)}
+
+
+def _rounded(seconds: Iterable[float]) -> list[float]:
+    return [round(s, 4) for s in seconds]
+
+
+def _write(path: Path, heading: dict[str, Any], records: Sequence[dict[str, Any]]) -> None:
+    """One record a line; whole or not at all, so that an interruption leaves the last state."""
+    lines = ",\n".join(json.dumps(record) for record in records)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(f".{os.getpid()}.part")
+    part.write_text(f'{json.dumps(heading)[:-1]}, "records": [\n{lines}\n]}}\n')
+    os.replace(part, path)

@@ -1,0 +1,137 @@
+"""How alike prompts and outputs are: cosines of their embeddings by the prompt encoders of their modalities."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..conditioning import Prompt, interpolate
+from ..config import ImageAutoencoderConfig
+from ..media_files import read_picture, read_sound, read_video
+from ..model import CoDi
+from .prompts import prompt_modalities
+
+
+@dataclass(frozen=True)
+class Similarity:
+    """A symmetric matrix of cosines in -1..1, mean over the batch; rows and columns are called `labels`."""
+
+    labels: tuple[str, ...]
+    cosines: tuple[tuple[float, ...], ...]
+
+    def __str__(self) -> str:
+        width = max(len(label) for label in self.labels)
+        columns = max(width, 6)
+        lines = [" " * width + "".join(f"  {label:>{columns}}" for label in self.labels)]
+        for label, row in zip(self.labels, self.cosines):
+            lines.append(f"{label:<{width}}" + "".join(f"  {value:>{columns}.3f}" for value in row))
+        return "\n".join(lines)
+
+
+def similarity(codi: CoDi, contents: Mapping[str, tuple[str, Any]]) -> Similarity:
+    """Compare contents of any modalities in the space of prompts.
+
+    Parameters
+    ----------
+    contents : mapping of str to (str, content)
+        Modality and content by label. Contents are as `CoDi.generate` returns them: a list of texts, pixels
+        ``[B, 3, H, W]`` or ``[B, 3, T, H, W]`` in 0..1, or ``{"waveform": [B, 1, N], "sample_rate": int}``; of one
+        batch size, or of 1.
+
+    Raises
+    ------
+    ValueError
+        If there is nothing to compare, the model lacks a prompt encoder, or batch sizes differ.
+    """
+    if not contents:
+        raise ValueError("There is nothing to compare: give at least one content.")
+    embeddings = [_prompt(codi, name, content).embedding[:, 0].float() for name, content in contents.values()]
+    sizes = {len(e) for e in embeddings}
+    if len(sizes - {1}) > 1:
+        raise ValueError(f"The contents have batch sizes {sorted(sizes)}: make them equal, or 1.")
+    directions = [torch.nn.functional.normalize(e, dim=-1).expand(max(sizes), -1) for e in embeddings]
+    rows = torch.stack(directions)  # [labels, B, D]
+    cosines = torch.einsum("ibd,jbd->ij", rows, rows) / max(sizes)
+    return Similarity(tuple(contents), tuple(tuple(row) for row in cosines.tolist()))
+
+
+def compare_alignments(
+    codi: CoDi, prompts: Sequence[tuple[str, Any, float]], outputs: Sequence[str], count: int = 1, **settings: Any
+) -> dict[str, Similarity]:
+    """Generate jointly and independently from the same noise, and compare prompts and outputs with each other.
+
+    Parameters
+    ----------
+    prompts : sequence of (str, content, float)
+        Modality, content of batch size 1 as `similarity` takes it, and weight.
+    outputs : sequence of str
+        Modalities to generate.
+    count : int
+        Number of results, over which the cosines are averaged.
+    settings
+        Further arguments of `CoDi.generate`, such as `seed`.
+
+    Returns
+    -------
+    dict of str to Similarity
+        "joint" (alignment "paper") and "independent" (alignment "none"). An output is in it if the model has a prompt
+        encoder of its modality.
+
+    Raises
+    ------
+    ValueError
+        For what `similarity` or `CoDi.generate` refuses.
+    """
+    if count < 1:
+        raise ValueError(f"{count} results cannot be compared: choose 1 or more.")
+    mixed = interpolate([(_prompt(codi, name, content), weight) for name, content, weight in prompts])
+    mixed = Prompt(mixed.embedding.expand(count, -1, -1), mixed.unconditional.expand(count, -1, -1))
+    given = {f"prompt {i} ({name})": (name, content) for i, (name, content, _) in enumerate(prompts, start=1)}
+    known = prompt_modalities(codi)
+    matrices = {}
+    for label, alignment in (("joint", "paper"), ("independent", "none")):
+        made = codi.generate(mixed, outputs, alignment=alignment, **settings)
+        matrices[label] = similarity(codi, given | {name: (name, made[name]) for name in made if name in known})
+    return matrices
+
+
+def read_content(codi: CoDi, name: str, value: str) -> Any:
+    """A text, or a file of another modality, as `similarity` takes it; an error names a file that cannot be read."""
+    if name == "text":
+        return [value]
+    if name == "image":
+        return read_picture(value)[None]
+    if name == "audio":
+        samples, rate = read_sound(value)
+        return {"waveform": samples[None], "sample_rate": rate}
+    usual = codi.config.image_autoencoder or ImageAutoencoderConfig()
+    return read_video(value, usual.frames)[None]
+
+
+def save_heat_map(matrices: Mapping[str, Similarity], path: Path) -> None:
+    """Draw matrices side by side, as PNG."""
+    from matplotlib.figure import Figure
+
+    size = max(len(m.labels) for m in matrices.values())
+    canvas = Figure(figsize=((1.6 + 0.8 * size) * len(matrices), 1.6 + 0.8 * size), layout="constrained")
+    for panel, (title, matrix) in zip(canvas.subplots(1, len(matrices), squeeze=False)[0], matrices.items()):
+        panel.imshow(matrix.cosines, vmin=-1, vmax=1, cmap="RdBu_r")
+        panel.set_title(title)
+        panel.set_xticks(range(len(matrix.labels)), matrix.labels, rotation=45, ha="right")
+        panel.set_yticks(range(len(matrix.labels)), matrix.labels)
+        for y, row in enumerate(matrix.cosines):
+            for x, value in enumerate(row):
+                panel.text(
+                    x, y, f"{value:.2f}", ha="center", va="center", color="white" if abs(value) > 0.6 else "black"
+                )
+    canvas.savefig(path, dpi=110)
+
+
+def _prompt(codi: CoDi, name: str, content: Any) -> Prompt:
+    if name == "audio":
+        return codi.prompt(name, content["waveform"], content["sample_rate"])
+    return codi.prompt(name, content)

@@ -1,0 +1,134 @@
+"""The page that `codi generate` leaves: what was asked for, and everything that came out of it."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch.nn import functional as F
+
+from .autoencoders import LogMel
+from .autoencoders.mel import resample
+from .config import MelConfig
+from .media import spectrogram_picture, to_picture
+
+_THUMBNAIL = (288, 96)  # pixels at most
+
+_STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem; padding: 0 1rem; color: #222 }
+h1 { font-size: 1.6rem; line-height: 1.25; margin-bottom: .25rem; overflow-wrap: anywhere }
+main, .asked { display: flex; flex-wrap: wrap; gap: 1.5rem; align-items: flex-start }
+.asked { margin: 1.5rem 0; padding: 1rem; background: #f5f5f5; border-radius: 6px }
+figure { margin: 0; display: grid; gap: .5rem; justify-items: start }
+main figure { width: 320px }
+.picture, video { width: 320px; image-rendering: pixelated; box-sizing: border-box; border: 1px solid #ddd }
+.spectrogram { width: 320px; height: 128px; image-rendering: pixelated }
+.thumbnail { height: 96px; border: 1px solid #ddd }
+.asked blockquote { max-width: 22rem; align-self: center }
+blockquote { margin: 0; padding-left: .75rem; border-left: 3px solid #bbb; overflow-wrap: anywhere }
+audio { width: 320px }
+small, p { color: #666 }
+"""
+
+
+def thumbnail(name: str, content: Any) -> Image.Image | None:
+    """A small picture of a prompt: the picture itself, a video's frames side by side, a sound's spectrogram.
+
+    `content` is as `CoDi.prompt` takes it, a batch of one, sounds with their rate; None for texts.
+    """
+    if name == "text":
+        return None
+    if name == "audio":
+        samples, rate = content
+        mel = MelConfig()
+        samples = resample(samples[0, :, : 10 * rate], rate, mel.sample_rate)
+        samples = F.pad(samples, (0, max(0, mel.n_fft - samples.shape[-1])))  # a frame needs as many
+        return spectrogram_picture(LogMel(mel), samples).resize(_THUMBNAIL, Image.Resampling.BILINEAR)
+    pixels = content[0]
+    if name == "video":
+        frames = pixels[:, torch.linspace(0, pixels.shape[1] - 1, 3).round().long()]
+        edged = F.pad(frames, (0, -(-frames.shape[-1] // 64)), value=0.8)
+        pixels = torch.cat(edged.unbind(1), -1)
+    picture = to_picture(pixels)
+    picture.thumbnail(_THUMBNAIL, Image.Resampling.BOX)
+    return picture
+
+
+def render_page(
+    result: dict[str, Any],
+    texts: Sequence[str],
+    spectrograms: Sequence[Image.Image],
+    prompts: Sequence[Image.Image | None],
+    held: Sequence[Image.Image | None],
+) -> str:
+    """The page as HTML, which lies beside the files that it shows and needs nothing else.
+
+    Parameters
+    ----------
+    result : dict
+        What ``result.json`` holds.
+    texts, spectrograms
+        Of every result; empty if there are none.
+    prompts, held
+        Thumbnails of what `result` lists there.
+    """
+    said = [p["content"] if p["modality"] == "text" else Path(p["content"]).name for p in result["prompts"]]
+    title = html.escape(" + ".join(filter(None, said)) or "(no prompt)")
+    settings = ", ".join(f"{key} {result[key]}" for key in ("seed", "steps", "sampler", "guidance", "alignment"))
+    several = len(result["prompts"]) > 1
+    asked = [
+        _asked(prompt["modality"], prompt["content"], f"weight {prompt['weight']:g}" if several else "prompt", picture)
+        for prompt, picture in zip(result["prompts"], prompts)
+        if several or picture
+    ] + [_asked(hold["modality"], hold["file"], "held", picture) for hold, picture in zip(result["held"], held)]
+    kept = {hold["modality"] for hold in result["held"]}
+    cards = [
+        _card(files, texts[i] if texts else "", spectrograms[i] if spectrograms else None, kept)
+        for i, files in enumerate(result["files"])
+    ]
+    return f"""<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<title>{title}</title>
+<style>{_STYLE}</style>
+<h1>{title}</h1>
+<p>{html.escape(settings)}; {sum(result["seconds"].values()):.1f} s</p>
+{f'<div class="asked">{"".join(asked)}</div>' if asked else ""}
+<main>{"".join(cards)}</main>
+</html>
+"""
+
+
+def _asked(name: str, content: str, note: str, picture: Image.Image | None) -> str:
+    if name == "text" and note != "held":
+        return (
+            f"<figure><blockquote>{html.escape(content) or '(empty)'}</blockquote><small>text, {note}</small></figure>"
+        )
+    shown = f'<img class="thumbnail" src="{_data_url(picture)}" alt="{name}">' if picture else ""
+    return f"<figure>{shown}<small>{name}, {note}: {html.escape(Path(content).name)}</small></figure>"
+
+
+def _card(files: dict[str, str], text: str, spectrogram: Image.Image | None, held: Collection[str]) -> str:
+    parts = {
+        "text": f"<blockquote>{html.escape(text)}</blockquote>",
+        "image": f'<img class="picture" src="{files.get("image")}" alt="picture">',
+        "video": f'<video controls loop src="{files.get("video")}"></video>',
+        "audio": f'<audio controls src="{files.get("audio")}"></audio>'
+        + (f'<img class="spectrogram" src="{_data_url(spectrogram)}" alt="spectrogram">' if spectrogram else "")
+        + "<small>time &rarr;, pitch &uarr;</small>",
+    }
+    shown = [parts[name] + (f"<small>{name}, held</small>" if name in held else "") for name in files]
+    return f"<figure>{''.join(shown)}</figure>"
+
+
+def _data_url(picture: Image.Image) -> str:
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -1,0 +1,95 @@
+"""Stage 2: the prompt encoders of images, sounds and videos, by contrast with texts (bridging alignment, paper 3.2).
+
+The text encoder is frozen, and texts are all that pictures and sounds have in common: they never meet.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..data import ShapesAndChimes
+from ..data.captions import caption, shown
+from ..model import CoDi
+from ..prompts.audio import log_mel
+from ..prompts.preprocess import clip_pixels, thinned
+from .contrast import Contrast
+from .loop import Stage
+
+
+class BridgingStage(Stage):
+    """One prompt encoder against the frozen text encoder; for videos only its temporal blocks learn.
+
+    The loss is symmetric InfoNCE with a learned temperature, and the distance to the caption's embedding: contrast
+    alone would leave a gap between the modalities, which a diffuser that was trained on texts would notice. One item in
+    twenty is nothing (mid-grey, silence) and belongs to the empty text, so that unconditional embeddings agree too.
+
+    Parameters
+    ----------
+    codi : CoDi
+        With a trained text encoder.
+    modality : {"image", "video", "audio"}
+    """
+
+    def __init__(self, codi: CoDi, modality: str, distance_weight: float = 1.0):
+        super().__init__()
+        self.name = f"bridging_{modality}"
+        self.modality, self.distance_weight = modality, distance_weight
+        self.text_encoder = codi.prompt_encoders["text"].requires_grad_(False)
+        self.encoder = codi.prompt_encoders["audio" if modality == "audio" else "image"]
+        self.contrast = Contrast()
+        if modality == "video":
+            self.encoder.requires_grad_(False)
+            for layer in self.encoder.layers:
+                layer.temporal.requires_grad_(True)
+        elif modality == "image":
+            for layer in self.encoder.layers:
+                layer.temporal.requires_grad_(False)
+            self.encoder.logit_scale.requires_grad_(False)
+        else:
+            self.encoder.unused.requires_grad_(False)
+        _begin(self.encoder, modality)
+
+    def batch(self, step: int, size: int, seed: int) -> dict[str, Any]:
+        data = ShapesAndChimes((step + 1) * size, (self.modality,), seed=seed)
+        items = [data[i] for i in range(step * size, (step + 1) * size)]
+        contents = torch.stack([item[self.modality] for item in items])
+        contents[::20] = 0.0 if self.modality == "audio" else 0.5
+        texts = [
+            "" if i % 20 == 0 else caption(item["scene"], shown(item["scene"], self.modality))
+            for i, item in enumerate(items)
+        ]
+        return {"contents": contents, "captions": texts}
+
+    def forward(self, batch: dict[str, Any], generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        contents, captions = batch["contents"], batch["captions"]
+        with torch.no_grad():
+            text = self.text_encoder(self.text_encoder.tokenize(captions).to(contents.device))[:, 0]
+        if self.modality == "audio":
+            embedding = self.encoder(contents, self.encoder.config.input_rate)[:, 0]
+        else:
+            pixels = clip_pixels(thinned(contents, self.encoder.config.frames), self.encoder.config.image_size)
+            embedding = self.encoder(pixels)[:, 0]
+        contrast = self.contrast(text, embedding, captions)
+        distance = (1 - (text * embedding).sum(-1)).mean()
+        figures = {"contrast": float(contrast.detach()), "distance": float(distance.detach())}
+        return contrast + self.distance_weight * distance, figures
+
+
+@torch.no_grad()
+def _begin(encoder: nn.Module, modality: str) -> None:
+    """Initial values that training from nothing needs; the classes' own suit weights that are loaded."""
+    if modality == "image":
+        nn.init.normal_(encoder.position_embedding.weight, std=0.02)
+    elif modality == "video":  # a clip begins as the mean of its frames
+        for layer in encoder.layers:
+            nn.init.zeros_(layer.temporal.temporal_attn.to_out.weight)
+            nn.init.zeros_(layer.temporal.ff.proj_out[1].weight)
+    else:
+        data = ShapesAndChimes(256, ("audio",), seed=1)
+        mel = log_mel(torch.stack([data[i]["audio"] for i in range(256)]), encoder.config.mel)
+        variance, mean = torch.var_mean(mel, (0, 1, 2))
+        encoder.band_norm.mean.weight.copy_(mean)
+        encoder.band_norm.variance.weight.copy_(variance)

@@ -1,0 +1,188 @@
+"""Training a stage on a user's data, from given checkpoint files: `codi train STAGE --data PATH --init FILES`."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..checkpoints import Source, read_parts, save_parts
+from ..data.checks import check_entries, read_all
+from ..data.pairs import Pairs
+from ..modality import modality
+from ..model import CoDi
+from .alignment import AlignmentStage
+from .autoencoders import AutoencoderStage
+from .bridging import BridgingStage
+from .diffusers import DiffuserStage
+from .execution import Execution
+from .loop import Options, Stage, train
+from .pair_latents import PairLatents
+from .vocoder import VocoderStage
+
+OPTIONS = Options(steps=1000, batch_size=16, learning_rate=1e-4, warmup=100, save_every=250)
+STAGES = (
+    "alignment",
+    "diffuser_image",
+    "diffuser_video",
+    "diffuser_audio",
+    "bridging_image",
+    "bridging_video",
+    "bridging_audio",
+    "autoencoder_image",
+    "autoencoder_audio",
+    "vocoder",
+)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What a stage reads: modalities of the data and parts of the model; and the parts that it trains."""
+
+    modalities: tuple[str, ...]
+    parts: tuple[str, ...]
+    trained: tuple[str, ...]
+
+
+def finetune(
+    stage: str,
+    data: Path,
+    out: Path,
+    init: Source = "mini",
+    streams: Sequence[str] = (),
+    options: Options = OPTIONS,
+    report: Callable[[str], None] = print,
+    execution: Execution | None = None,
+) -> list[Path]:
+    """Train one stage on a user's data, or go on where it stopped.
+
+    Parameters
+    ----------
+    stage : str
+        One of `STAGES`.
+    data : Path
+        See `find_entries`.
+    out : Path
+        Run folder: the state and curves of the stage, the data's latents, and what was trained.
+    init : str, path or iterable of paths
+        The checkpoint to start from, as for `CoDi.load`.
+    streams : pair of str
+        For alignment, the streams that learn to listen to each other.
+
+    Returns
+    -------
+    list of Path
+        Files ``<name of the configuration>_<part>.safetensors`` of the parts that were trained, in single precision and
+        with the training record. They take the place of the files that `codi convert` makes of the same checkpoint.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        With a sentence about what is wrong with the arguments, the data or the checkpoint.
+    """
+    execution = execution or Execution()
+    plan = _plan(stage, tuple(streams))
+    whole = read_parts(init)
+    accelerator = execution.accelerator()
+    pairs = Pairs.find(data, whole.config, plan.modalities)
+    check_entries(pairs, report if accelerator.is_main_process else _silent)
+    torch.manual_seed(options.seed)
+    codi = CoDi.load(init, only=plan.parts)
+    deaf = [part for part in plan.trained if stage == "alignment" and codi.parts()[part].environment_encoder is None]
+    if deaf:
+        raise ValueError(f"{' and '.join(deaf)} of these files have no connectors to train: take the current edition.")
+    codi.to(accelerator.device)
+    # The first process reads and encodes, the others take what it has written.
+    with accelerator.main_process_first():
+        if stage == "alignment" or stage.startswith("diffuser"):
+            latents = PairLatents.load_or_encode(out, codi, pairs, execution.workers, report)
+            learner: Stage = _on_latents(stage, codi, latents, pairs)
+        else:
+            if accelerator.is_main_process:
+                for _ in read_all(pairs, execution.workers):
+                    pass
+            learner = _on_contents(stage, codi, pairs)
+    record = {**train(learner, options, out, report, execution), "data": str(data), "entries": len(pairs)}
+    paths = [out / f"{whole.config.name}_{part}.safetensors" for part in plan.trained]
+    if accelerator.is_main_process:
+        for part, path in zip(plan.trained, paths):
+            before = [r for r in whole.training if r.get("stage") != learner.name]
+            save_parts(path, whole.config, {part: codi.parts()[part].state_dict()}, [*before, record])
+            report(f"{path}  {path.stat().st_size / 1e6:.2f} MB")
+    accelerator.wait_for_everyone()
+    return paths
+
+
+def _plan(stage: str, streams: tuple[str, ...]) -> _Plan:
+    if stage not in STAGES:
+        raise ValueError(f"There is no stage {stage!r} on your own data; choose from {', '.join(STAGES)}.")
+    if stage == "alignment":
+        if len(set(streams)) != 2:
+            raise ValueError("Latent alignment is between two streams: name both, as in --streams image audio.")
+    elif streams:
+        raise ValueError(f"The stage {stage} has no streams to choose: --streams belongs to alignment.")
+    kind, _, name = stage.partition("_")
+    if kind in ("alignment", "diffuser"):
+        streams = streams or (name,)
+        if "text" in streams:
+            raise ValueError("Texts are the prompts of your own data, and no stream: choose from image, video, audio.")
+        networks = tuple(dict.fromkeys(modality(m).network for m in streams))
+        trained = tuple(f"diffuser.{network}" for network in networks)
+        parts = (*trained, *(f"autoencoders.{network}" for network in networks), "prompt_encoders.text")
+        return _Plan((*streams, "text"), parts, trained)
+    if kind == "bridging":
+        trained = (f"prompt_encoders.{modality(name).network}",)
+        return _Plan((name, "text"), (*trained, "prompt_encoders.text"), trained)
+    name = "audio" if kind == "vocoder" else name
+    return _Plan((name,), (f"autoencoders.{name}",), (f"autoencoders.{name}",))
+
+
+def _on_latents(stage: str, codi: CoDi, latents: PairLatents, pairs: Pairs) -> Stage:
+    text_encoder = codi.prompt_encoders["text"]
+    *streams, _ = pairs.modalities
+    if stage == "alignment":
+        return AlignmentStage(codi.diffuser, text_encoder, latents, tuple(streams))
+    return DiffuserStage(codi.diffuser, text_encoder, latents, streams[0], refine=True)
+
+
+def _on_contents(stage: str, codi: CoDi, pairs: Pairs) -> Stage:
+    kind, _, name = stage.partition("_")
+    if kind == "bridging":
+        encoder = codi.prompt_encoders[modality(name).network]
+        learner: Stage = _keeping(encoder, lambda: BridgingStage(codi, name))
+        learner.batch = functools.partial(_contents_and_captions, pairs)
+        return learner
+    if kind == "vocoder":
+        learner = VocoderStage(codi.autoencoders["audio"])
+    else:
+        learner = AutoencoderStage(codi.config, name)
+        learner.autoencoder.load_state_dict(codi.autoencoders[name].state_dict())
+        codi.autoencoders[name] = learner.autoencoder
+    learner.batch = functools.partial(_contents, pairs)
+    return learner
+
+
+def _keeping(module: nn.Module, make: Callable[[], Stage]) -> Stage:
+    """Make a stage that begins with new weights, and give it the module's own again."""
+    kept = {name: value.clone() for name, value in module.state_dict().items()}
+    made = make()
+    module.load_state_dict(kept)
+    return made
+
+
+def _contents(pairs: Pairs, step: int, size: int, seed: int) -> torch.Tensor:
+    return pairs.batch(step, size, seed)[pairs.modalities[0]]
+
+
+def _contents_and_captions(pairs: Pairs, step: int, size: int, seed: int) -> dict[str, Any]:
+    batch = pairs.batch(step, size, seed)
+    return {"contents": batch[pairs.modalities[0]], "captions": batch["text"]}
+
+
+def _silent(line: str) -> None:
+    pass

@@ -1,0 +1,97 @@
+"""What a training run must remember: the trained parameters, their average (EMA), the optimizer; and its file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Rows = list[dict[str, float]]
+_FREE = ("save_every", "log_every")  # options that may differ between the parts of a run
+
+
+class State:
+    """The trained parameters with their average, and everything else that a resume needs.
+
+    Parameters
+    ----------
+    path : Path
+        The file; written whole or not at all.
+    trained : dict of str to Tensor
+    keepers : dict of str to object
+        Whatever else has a ``state_dict``: optimizer, schedule, gradient scaler.
+    """
+
+    def __init__(self, path: Path, trained: dict[str, Tensor], keepers: dict[str, Any]):
+        self.path, self.trained, self.keepers = path, trained, keepers
+        self.averaged = {name: p.detach().clone() for name, p in trained.items()}
+
+    @torch.no_grad()
+    def average(self, decay: float) -> None:
+        """Move the average towards the parameters."""
+        averaged = list(self.averaged.values())
+        torch._foreach_lerp_(averaged, [p.detach() for p in self.trained.values()], 1 - decay)
+
+    @torch.no_grad()
+    def use_average(self) -> None:
+        """Give the parameters their average values."""
+        for name, p in self.trained.items():
+            p.copy_(self.averaged[name])
+
+    @contextmanager
+    def averaged_weights(self) -> Iterator[None]:
+        """Within it the parameters have their average values."""
+        kept = {name: p.detach().clone() for name, p in self.trained.items()}
+        self.use_average()
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for name, p in self.trained.items():
+                    p.copy_(kept[name])
+
+    def save(self, options: dict[str, Any], **progress: Any) -> None:
+        """Write the file; `progress` is what `load` returns."""
+        partial = self.path.with_suffix(".partial")
+        torch.save(
+            {
+                **progress,
+                "options": options,
+                "trained": {name: p.detach() for name, p in self.trained.items()},
+                "averaged": self.averaged,
+                **{name: keeper.state_dict() for name, keeper in self.keepers.items()},
+            },
+            partial,
+        )
+        os.replace(partial, self.path)
+
+    @torch.no_grad()
+    def load(self, options: Any) -> tuple[int, float, Rows, Rows]:
+        """Steps done, seconds spent, rows of the log, and figures of the steps since the last row.
+
+        `ValueError` if the run was begun with other options; one that the file does not know had its default.
+        """
+        if not self.path.exists():
+            return 0, 0.0, [], []
+        saved = torch.load(self.path, weights_only=True, map_location="cpu")
+        defaults = {f.name: f.default for f in fields(options) if f.default is not MISSING}
+        before = defaults | saved["options"]
+        changed = [name for name, value in vars(options).items() if name not in _FREE and before[name] != value]
+        if changed:
+            raise ValueError(
+                f"{self.path} was trained with another {' and '.join(changed)}: use the same, "
+                "or remove it to start afresh."
+            )
+        for name, p in self.trained.items():
+            p.copy_(saved["trained"][name])
+            self.averaged[name] = saved["averaged"][name].to(p.device)
+        for name, keeper in self.keepers.items():
+            if name in saved:
+                keeper.load_state_dict(saved[name])
+        return saved["step"], saved["seconds"], saved["history"], saved.get("recent", [])

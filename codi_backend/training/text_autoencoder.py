@@ -1,0 +1,67 @@
+"""Stage 1 for texts: the small Optimus."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..autoencoders import TextAutoencoder
+from ..config import CoDiConfig
+from ..data import sample_scene
+from ..data.captions import partial_caption
+from .loop import Stage
+
+_LEAVE_OUT = (0.0, 0.5)  # full captions and partial ones, half of the time each
+
+
+class TextAutoencoderStage(Stage):
+    """Cross entropy of a text's tokens given a sample of its posterior, plus the KL divergence.
+
+    Parameters
+    ----------
+    config : CoDiConfig
+        Its text autoencoder must list its words; `ValueError` otherwise.
+    free_nats : float
+        Divergence that every dimension of a latent may have for nothing. It keeps all dimensions in use, and leaves
+        posteriors so wide that a latent may be off by much before its text changes.
+    """
+
+    name = "autoencoder_text"
+
+    def __init__(self, config: CoDiConfig, free_nats: float = 0.5):
+        super().__init__()
+        if config.text_autoencoder is None or config.text_autoencoder.words is None:
+            raise ValueError("There is no text autoencoder to train: give TextAutoencoderConfig a list of words.")
+        self.autoencoder = TextAutoencoder(config.text_autoencoder)
+        self.free_nats = free_nats
+        _shrink_embeddings(self.autoencoder)
+
+    def batch(self, step: int, size: int, seed: int) -> tuple[Tensor, Tensor]:
+        """Ids for the encoder ``[B, L]`` and for the decoder ``[B, N]``."""
+        rng = np.random.default_rng((seed, step, 3))
+        scenes = (sample_scene(seed, i) for i in range(step * size, (step + 1) * size))
+        texts = [partial_caption(scene, rng, float(rng.choice(_LEAVE_OUT))) for scene in scenes]
+        words = self.autoencoder.vocabulary
+        return words.tokenize(texts), words.targets(texts)
+
+    def forward(self, batch: tuple[Tensor, Tensor], generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        ids, targets = batch
+        mean, log_variance = self.autoencoder.posterior(ids)
+        noise = torch.randn(mean.shape, generator=generator).to(mean)
+        logits = self.autoencoder.logits(mean + noise * (log_variance / 2).exp(), targets[:, :-1])
+        padding = self.autoencoder.vocabulary.padding
+        entropy = F.cross_entropy(logits.flatten(0, 1), targets[:, 1:].flatten(), ignore_index=padding, reduction="sum")
+        entropy = entropy / len(ids)
+        kl = (mean.square() + log_variance.exp() - 1 - log_variance) / 2
+        loss = entropy + F.relu(kl - self.free_nats).sum(1).mean()
+        return loss, {"cross_entropy": float(entropy.detach()), "kl": float(kl.detach().sum(1).mean())}
+
+
+@torch.no_grad()
+def _shrink_embeddings(autoencoder: TextAutoencoder) -> None:
+    """Unit length instead of unit variance: the decoder's embeddings are its output layer too."""
+    for module in autoencoder.modules():
+        if isinstance(module, nn.Embedding):
+            module.weight.mul_(module.embedding_dim**-0.5)

@@ -1,0 +1,206 @@
+"""A user's data: folders, manifests, shards; how they are read, and what is said about faulty ones."""
+
+import json
+import tarfile
+from dataclasses import replace
+
+import own_data
+import pytest
+import tiny
+import torch
+
+from codi_backend.data.checks import check_entries, read_all
+from codi_backend.data.entries import find_entries
+from codi_backend.data.pairs import Pairs, shuffled_rows
+
+ALL = ("image", "audio", "text")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return own_data.make(tmp_path_factory.mktemp("own") / "data")
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(a[k] == b[k] if k == "text" else torch.equal(a[k], b[k]) for k in a)
+
+
+def pack(path, names):
+    with tarfile.open(path, "w") as archive:
+        for name, file in names.items():
+            archive.add(file, name)
+    return path
+
+
+def csv(folder):
+    lines = ["id,image,audio,text"] + [f'{i},data/item{i}.png,data/item{i}.wav,"thing number {i}"' for i in range(4)]
+    path = folder.parent / "all.csv"
+    path.write_text("\n".join(lines))
+    return path
+
+
+def jsonl(folder):
+    rows = [{"image": f"data/item{i}.png", "audio": f"data/item{i}.wav", "text": f"thing number {i}"} for i in range(4)]
+    path = folder.parent / "all.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n\n" for row in rows))
+    return path
+
+
+def shards(folder):
+    out = folder.parent / "shards"
+    out.mkdir(exist_ok=True)
+    for n in (0, 1):
+        files = [f for f in sorted(folder.iterdir()) if int(f.stem[-1]) // 2 == n]
+        pack(out / f"own-00{n}.tar", {f"x/{f.name}": f for f in files} | {"x/item.json": __file__})
+    return out
+
+
+def test_items(folder):
+    pairs = Pairs.find(folder, tiny.CONFIG, ALL)
+    assert len(pairs) == 4
+    item = pairs[1]
+    assert item["image"].shape == (3, 64, 64) and item["audio"].shape == (1, 10240)
+    assert item["text"] == "thing number 1"
+    assert (item["image"][:, 30, 30] * 255).round().tolist() == [40, 200, 215]
+    # 300 Hz at the model's rate
+    spectrum = torch.fft.rfft(item["audio"][0]).abs()
+    assert int(spectrum.argmax()) * 16000 / 10240 == pytest.approx(300, abs=2)
+    with pytest.raises(IndexError):
+        pairs[4]
+
+
+@pytest.mark.parametrize("kind", [csv, jsonl, shards])
+def test_all_kinds_hold_the_same(folder, kind):
+    a, b = (Pairs.find(data, tiny.CONFIG, ALL) for data in (folder, kind(folder)))
+    assert len(a) == len(b) and all(same(a[i], b[i]) for i in range(len(a)))
+
+
+def test_patterns_of_shards(folder):
+    out = shards(folder)
+    assert len(find_entries(out / "own-{000..001}.tar")) == 4
+    assert [e.name for e in find_entries(out / "own-001.tar")] == ["own-001.tar/x/item2", "own-001.tar/x/item3"]
+
+
+def test_sounds_are_cut_and_padded(tmp_path):
+    for name, seconds in (("short", 0.2), ("long", 3)):
+        own_data.sound(tmp_path / f"{name}.wav", 440, seconds)
+    long, short = (Pairs.find(tmp_path, tiny.CONFIG, ("audio",))[i]["audio"] for i in (0, 1))
+    assert long.shape == short.shape == (1, 10240)
+    assert not short[0, 3300:].any() and long[0, 9000:].any() and short[0, :3000].any()
+
+
+def test_videos(tmp_path):
+    from codi_backend.media import save_video
+
+    brightness = torch.linspace(0, 1, 12)[None, :, None, None].expand(3, 12, 48, 64)
+    save_video(tmp_path / "clip.mp4", brightness, 4.0)
+    config = replace(tiny.CONFIG, image_autoencoder=replace(tiny.CONFIG.image_autoencoder, frames=6, frame_rate=2.0))
+    clip = Pairs.find(tmp_path, config, ("video",))[0]["video"]
+    assert clip.shape == (3, 6, 64, 64)
+    torch.testing.assert_close(clip.mean((0, 2, 3)), torch.linspace(0, 1, 12)[::2], atol=0.03, rtol=0)
+
+
+def test_batches_follow_from_their_arguments(folder):
+    pairs = Pairs.find(folder, tiny.CONFIG, ALL)
+    batch = pairs.batch(1, 3, 7)
+    assert batch["image"].shape == (3, 3, 64, 64) and batch["audio"].shape == (3, 1, 10240) and len(batch["text"]) == 3
+    assert same(batch, pairs.batch(1, 3, 7))
+    assert pairs.batch(1, 3, 7, ("text",)).keys() == {"text"}
+
+
+def test_every_entry_comes_once_before_any_comes_again():
+    rows = [row for step in range(5) for row in shuffled_rows(step, 4, 3, 10)]
+    assert sorted(rows[:10]) == sorted(rows[10:]) == list(range(10)) and rows[:10] != rows[10:]
+    assert shuffled_rows(0, 4, 3, 10) != shuffled_rows(0, 4, 4, 10)
+
+
+def test_workers_read_the_same(folder):
+    pairs = Pairs.find(folder, tiny.CONFIG, ALL)
+    assert all(same(a, b) for a, b in zip(read_all(pairs), read_all(pairs, 2), strict=True))
+
+
+def test_counts_are_reported(folder, tmp_path):
+    own_data.make(tmp_path, 2)
+    own_data.picture(tmp_path / "alone.png", "red")
+    (tmp_path / "alone.txt").write_text("alone")
+    lines = []
+    check_entries(Pairs.find(tmp_path, tiny.CONFIG, ALL), lines.append)
+    assert lines == [
+        f"{tmp_path}: 3 entries, 3 with text, 3 with image, 0 with video, 2 with audio; 2 with image, audio and text.",
+        "1 entries lack some of image, audio and text and are left out: alone.",
+    ]
+
+
+def test_missing_captions(tmp_path):
+    own_data.make(tmp_path, 9)
+    for i in range(8):
+        (tmp_path / f"item{i}.txt").unlink()
+    with pytest.raises(ValueError, match="8 of the 9 entries of .* no caption: item0, item1, item2, item3, item4 ...."):
+        check_entries(Pairs.find(tmp_path, tiny.CONFIG, ALL), lambda line: None)
+    check_entries(Pairs.find(tmp_path, tiny.CONFIG, ("image",)), lambda line: None)
+
+
+def test_nothing_for_the_stage(tmp_path):
+    own_data.picture(tmp_path / "a.png", "red")
+    own_data.sound(tmp_path / "b.wav", 300)
+    with pytest.raises(
+        ValueError, match="No entry of .* has image and audio .0 with text, 1 with image, 0 with video, 1"
+    ):
+        check_entries(Pairs.find(tmp_path, tiny.CONFIG, ("image", "audio")), lambda line: None)
+
+
+def test_unreadable_files(tmp_path):
+    own_data.make(tmp_path, 4)
+    (tmp_path / "item1.png").write_bytes(b"no picture")
+    (tmp_path / "item2.txt").write_text(" \n")
+    (tmp_path / "item3.wav").write_bytes(b"")
+    with pytest.raises(ValueError) as caught:
+        list(read_all(Pairs.find(tmp_path, tiny.CONFIG, ALL)))
+    message = str(caught.value)
+    assert "item1.png cannot be read as a picture" in message and "item3.wav is empty" in message
+    assert "The caption of item2 is empty." in message and "item0" not in message
+
+
+def test_unreadable_files_in_shards_and_manifests(tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    shard = pack(tmp_path / "a.tar", {"k.png": tmp_path / "broken.png"})
+    with pytest.raises(ValueError, match=r"a\.tar/k\.png cannot be read as a picture"):
+        list(read_all(Pairs.find(shard, tiny.CONFIG, ("image",))))
+    (tmp_path / "m.csv").write_text("image\nabsent.png\n")
+    with pytest.raises(ValueError, match="There is no file .*absent.png"):
+        list(read_all(Pairs.find(tmp_path / "m.csv", tiny.CONFIG, ("image",))))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("absent", None, "There is no .*absent: give a folder"),
+        ("notes.md", "x", "notes.md is no data for training"),
+        ("a.csv", "picture,words\na.png,b\n", "none of the columns text, image, video, audio"),
+        ("a.jsonl", '{"image": "a.png"}\n{"image\n', "Line 2 of .*a.jsonl is not JSON"),
+        ("b.jsonl", "[1]\n", "Line 1 of .*b.jsonl is not a JSON object"),
+        ("c.jsonl", '{"text": 3}\n', "has 3 as text of entry 1"),
+        ("d.csv", "image,text\n", "holds nothing to learn from"),
+        ("a.tar", "no tar", "cannot be read as an uncompressed tar"),
+    ],
+)
+def test_data_that_cannot_be_found(tmp_path, name, content, message):
+    if content is not None:
+        (tmp_path / name).write_text(content)
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        find_entries(tmp_path / name)
+
+
+def test_folders_without_content(tmp_path):
+    (tmp_path / "readme.md").write_text("hello")
+    with pytest.raises(ValueError, match="holds nothing to learn from: give files that end in .txt, .png"):
+        find_entries(tmp_path)
+    own_data.picture(tmp_path / "a.png", "red")
+    own_data.picture(tmp_path / "a.jpg", "red")
+    with pytest.raises(ValueError, match="a.jpg and .*a.png have one name and are both image"):
+        find_entries(tmp_path)
+
+
+def test_a_model_without_the_modality(folder):
+    with pytest.raises(ValueError, match="has no audio autoencoder: train without audio"):
+        Pairs.find(folder, replace(tiny.CONFIG, audio_autoencoder=None), ALL)

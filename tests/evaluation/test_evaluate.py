@@ -1,0 +1,189 @@
+"""`codi evaluate`, on a model that does everything right, and on one with random weights."""
+
+import importlib.util
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from codi_backend.cli import main
+from codi_backend.evaluation import evaluate as module
+from codi_backend.evaluation.evaluate import evaluate
+from codi_backend.evaluation.runs import RUNS
+
+_spec = importlib.util.spec_from_file_location("oracle", Path(__file__).with_name("oracle.py"))
+oracle = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(oracle)
+
+SAMPLES = 8
+FAST = [name for name in RUNS if name not in ("coupling_text_image", "coupling_text_audio", "coupling_image_audio")]
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory):
+    """What an evaluation of the oracle leaves."""
+    out = tmp_path_factory.mktemp("oracle") / "evidence"
+    evaluate(oracle.Oracle(), out, SAMPLES, runs=FAST, say=lambda line: None)
+    return out
+
+
+@pytest.fixture(scope="module")
+def tables(out):
+    """Figures by table, row and column."""
+    read = json.loads((out / "evaluation.json").read_text())["tables"]
+    return {key: {(f["row"], f["column"]): f for f in figures} for key, figures in read.items()}
+
+
+def test_files(out):
+    plots = {
+        f"evaluation_{key}.png" for key in ("fidelity", "bridging", "interpolation", "coupling", "synchrony", "held")
+    }
+    assert {path.name for path in out.iterdir()} == {"evaluation.json", "evaluation.md", "runs"} | plots
+    assert {path.name for path in (out / "runs").iterdir()} == {f"{name}.json" for name in FAST}
+
+
+def test_fidelity(tables):
+    figures = tables["fidelity"]
+    prompts = ("text", "image", "video", "sound")
+    assert {row for row, _ in figures} == {f"{a} → {b}" for a in prompts for b in prompts} | {
+        f"text → {b}, held out" for b in prompts
+    }
+    assert {f["value"] for f in figures.values()} == {1.0} and all(f["met"] is not False for f in figures.values())
+    assert figures["text → text", "tempo"]["n"] == figures["image → text", "count"]["n"] == SAMPLES
+    assert 0 < figures["sound → video", "tempo"]["n"] < SAMPLES
+    assert ("image → sound", "tempo") not in figures and ("text → image", "tempo") not in figures
+    targets = {column: figures["text → sound", column]["target"] for column in ("colour", "shape", "count", "tempo")}
+    assert targets == {"colour": 0.98, "shape": 0.9, "count": 0.93, "tempo": None}
+    assert figures["text → sound, held out", "shape"]["target"] == 0.95
+    assert {row for row, _ in tables["bridging"]} == {"image → sound", "sound → image"}
+
+
+def test_interpolation(tables):
+    right = {row: f["value"] for (row, column), f in tables["interpolation"].items() if column == "both"}
+    grey = {row for row in right if "grey" in row}
+    assert len(right) == 15 and len(grey) == 3
+    assert {right[row] for row in right} == {1.0}  # to the oracle, grey is no colour
+
+
+def test_coupling(tables):
+    figures = tables["coupling"]
+    for streams, columns in {
+        "image + sound": 0,  # its joint run was left out
+        "video + sound": 4,
+        "text + image + sound": 4,
+        "text + image + video + sound": 4,
+    }.items():
+        jointly = [f for (row, _), f in figures.items() if row == f"{streams}, jointly"]
+        assert len(jointly) == columns and {f["value"] for f in jointly} <= {1.0}
+    assert {figures["video + sound, jointly", a]["n"] for a in ("colour", "shape", "count")} == {SAMPLES}
+    apart = figures["text + image + sound, independent", "colour"]
+    assert apart["target"] == pytest.approx(1 / 36, abs=1e-4) and apart["value"] < 0.3
+    assert figures["text + image + sound, independent", "tempo"]["target"] == 0.5
+    assert ("image + sound, independent", "tempo") not in figures
+    assert 0 <= figures["image + sound, own frequencies", "shape"]["value"] < 0.4
+
+
+def test_synchrony(tables):
+    figures = tables["synchrony"]
+    together, apart = figures["all four, jointly", "error"], figures["independent", "error"]
+    assert together["met"] and together["value"] < 0.06  # half of what two frames are apart, and less on average
+    assert apart["value"] > 0.08 and apart["target"] == figures["independent", "strangers"]["value"]
+    assert figures["video + sound, jointly", "strangers"]["value"] == pytest.approx(0.4 / 3, abs=0.04)
+    assert figures["independent", "both begin"]["value"] == 1
+
+
+def test_held(tables):
+    assert {f["value"] for f in tables["held"].values()} == {1.0}
+    assert {column for _, column in tables["held"]} == {"count", "onsets", "colour", "shape", "tempo", "all"}
+
+
+def test_markdown(out):
+    text = (out / "evaluation.md").read_text()
+    assert "samples 8, seed 0, steps 20, guidance 7.5." in text
+    assert "| text → image | 100.0 % (68–100) ✓ ≥ 98.0 <sub>8</sub> |" in text
+    assert "- coupling_image_audio: 0 of 16 prompts done" in text
+
+
+@pytest.fixture
+def unreported(monkeypatch):
+    """Only runs: tables and plots take longer."""
+    monkeypatch.setattr(module, "write_report", lambda *args: "")
+
+
+def test_done_runs_are_not_done_again(out, unreported):
+    model = oracle.Oracle()
+    evaluate(model, out, SAMPLES, runs=FAST, say=lambda line: None)
+    evaluate(model, out, SAMPLES - 1, runs=FAST, say=lambda line: None)
+    assert model.generated == 0
+
+
+def test_an_interrupted_run_goes_on(tmp_path, monkeypatch, unreported):
+    class Interrupted(oracle.Oracle):
+        def generate(self, *args, **kwargs):
+            if self.generated >= 4:
+                raise KeyboardInterrupt
+            return super().generate(*args, **kwargs)
+
+    def run(model, folder, **options):
+        evaluate(model, tmp_path / folder, runs=["fidelity_text"], say=lambda line: None, **options)
+        return (tmp_path / folder / "runs" / "fidelity_text.json").read_text()
+
+    monkeypatch.setattr("codi_backend.evaluation.runs._BATCH", 4)
+    with pytest.raises(KeyboardInterrupt):
+        run(Interrupted(), "interrupted", samples=6)
+    model = oracle.Oracle()
+    assert run(model, "interrupted", samples=6) == run(oracle.Oracle(), "whole", samples=6)
+    assert model.generated == 2
+    run(model, "interrupted", samples=6, seed=1)
+    assert model.generated == 2 + 6
+
+
+def test_more_samples_extend_a_run(tmp_path, monkeypatch, unreported):
+    monkeypatch.setattr("codi_backend.evaluation.runs._BATCH", 2)
+    models = oracle.Oracle(), oracle.Oracle()
+    options = {"runs": ["fidelity_audio"], "say": lambda line: None}
+    evaluate(models[0], tmp_path / "a", 3, **options)
+    evaluate(models[0], tmp_path / "a", 5, **options)
+    evaluate(models[1], tmp_path / "b", 5, **options)
+    assert [m.generated for m in models] == [3 + 3, 5]  # an unfinished batch is made again, with its own noise
+    first, second = ((tmp_path / folder / "runs" / "fidelity_audio.json").read_text() for folder in "ab")
+    assert first == second
+
+
+def test_random_weights(tmp_path, checkpoint, capsys):
+    arguments = ["evaluate", "--model", str(checkpoint), "--samples", "2", "--steps", "1", "--out", str(tmp_path)]
+    assert main(arguments) == 0
+    captured = capsys.readouterr()
+    assert captured.out.strip() == (tmp_path / "evaluation.md").read_text().strip()
+    assert "coupling_none: 4 of 4 prompts" in captured.err
+    report = json.loads((tmp_path / "evaluation.json").read_text())
+    assert report["model"] == "tiny" and report["missing"]["held_video"] == "the model cannot generate video"
+    assert report["missing"]["fidelity_image"] == "the model has no prompt encoder for image"
+    assert {f["row"] for f in report["tables"]["fidelity"]} >= {"text → image", "text → sound, held out"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--samples", "0"], "evaluation of 0 samples"),
+        (["--runs", "smell"], "no run smell; choose from fidelity_text"),
+        (["--runs", "held_video"], "cannot generate video"),
+    ],
+)
+def test_mistakes(tmp_path, checkpoint, capsys, arguments, message):
+    assert main(["evaluate", "--model", str(checkpoint), "--out", str(tmp_path / "out"), *arguments]) == 1
+    assert re.fullmatch(f"codi: .*{message}.*\n", capsys.readouterr().err)
+    assert not (tmp_path / "out").exists()
+
+
+def test_fingerprint(codi):
+    before = module.fingerprint(codi)
+    assert re.fullmatch("[0-9a-f]{12}", before) and module.fingerprint(codi) == before
+    weight = codi.prompt_encoders["text"].state_dict()["token_embedding.weight"]
+    value = weight[0, 0].item()
+    weight[0, 0] += 1
+    try:
+        assert module.fingerprint(codi) != before
+    finally:
+        weight[0, 0] = value

@@ -1,0 +1,27 @@
+"""A folder of a user's data, made up."""
+
+import numpy as np
+import torch
+from PIL import Image
+
+from codi_backend.media import save_wav
+
+
+def picture(path, colour, size=(80, 70)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, colour).save(path)
+
+
+def sound(path, pitch, seconds=0.7, rate=8000):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    t = np.arange(round(seconds * rate)) / rate
+    save_wav(path, torch.from_numpy(0.5 * np.sin(2 * np.pi * pitch * t)).float()[None], rate)
+
+
+def make(folder, count=4):
+    """`count` pictures with sounds and captions."""
+    for i in range(count):
+        picture(folder / f"item{i}.png", (40 * i, 200, 255 - 40 * i))
+        sound(folder / f"item{i}.wav", 200 + 100 * i)
+        (folder / f"item{i}.txt").write_text(f"thing number {i}\n")
+    return folder
