@@ -136,19 +136,8 @@ def report(options: argparse.Namespace, folder: Path) -> None:
     """Print the table, row by row."""
 
     def alone(task: str, case: str, dtype: str) -> str:
-        command = [
-            sys.executable,
-            __file__,
-            "--one",
-            task,
-            "--cases",
-            case,
-            "--dtypes",
-            dtype,
-            "--weights",
-            str(folder),
-        ]
-        command += [str(folder), "--device", options.device, "--repeat", str(options.repeat)]
+        command = [sys.executable, __file__, "--one", task, "--cases", case, "--dtypes", dtype]
+        command += ["--weights", str(folder), "--device", options.device, "--repeat", str(options.repeat)]
         return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
 
     peak_rate = None

@@ -95,6 +95,8 @@ def sample(
     noise = {name: n.to(device) for name, n in noise.items()}
     x = {name: noise[name] * scheduler.init_noise_sigma for name, scheduler in schedulers.items()}
     settings = {"alignment": alignment, "strength": strength}
+    if held:
+        settings["predict"] = list(schedulers)
     quiet = settings | {"alignment": "released" if alignment == "released" else "none"}
     for done, t in enumerate(timesteps, 1):
         streams = {name: schedulers[name].scale_model_input(latent, t) for name, latent in x.items()}

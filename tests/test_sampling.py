@@ -36,7 +36,7 @@ class Oracle:
     def __init__(self, point=0.8, shift=0.0):
         self.point, self.shift, self.asked = point, shift, []
 
-    def __call__(self, latents, timesteps, context, *, alignment, strength):
+    def __call__(self, latents, timesteps, context, *, alignment, strength, predict=None):
         self.asked.append((timesteps, context, alignment, strength, float(latents["image"].std())))
         alphas = alphas_cumprod()
         low = timesteps.long().clamp(max=998)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -69,6 +69,7 @@ class Diffuser(nn.Module):
         alignment: str = "paper",
         strength: Strength = 1.0,
         environment: Mapping[str, Tensor] | None = None,
+        predict: Collection[str] | None = None,
     ) -> dict[str, Tensor]:
         """Predict the noise in every stream.
 
@@ -90,6 +91,8 @@ class Diffuser(nn.Module):
             speakers' contributions are weighted by their strengths relative to it.
         environment : dict of str to Tensor, optional
             What `environment` returned for the same latents and timesteps, to save computing it again.
+        predict : collection of str, optional
+            The streams whose noise is wanted; the others are heard only. All by default.
 
         Returns
         -------
@@ -104,12 +107,14 @@ class Diffuser(nn.Module):
         self._check(latents, timesteps, context)
         weights = self._weights(list(latents), alignment, strength)
         emb = self._embed_time(latents, timesteps)
-        speakers = {speaker for heard in weights.values() for speaker, w in heard.items() if w > 0}
+        wanted = [name for name in latents if predict is None or name in predict]
+        speakers = {speaker for name in wanted for speaker, w in weights[name].items() if w > 0}
         environment = dict(environment or {})
         for name in speakers - environment.keys():
             environment[name] = self._network(name).environment(latents[name], emb[modality(name).network])
         out = {}
-        for name, x in latents.items():
+        for name in wanted:
+            x = latents[name]
             heard, gate = self._hear(weights[name], environment)
             out[name] = self._network(name)(x, emb[modality(name).network], context, heard, gate)
         if self.config.prediction == "v":

@@ -58,20 +58,20 @@ def evaluate(
     todo = [run for run in chosen if run.name not in missing]
     if not todo:
         raise ValueError(f"This model cannot be evaluated so: {missing[chosen[0].name]} (run {chosen[0].name}).")
-    weights = fingerprint(codi)
+    weights = {alignment: fingerprint(codi, alignment) for alignment in ("paper", "none")}
     for run in todo:
-        head = heading(codi, weights, run, settings)
+        head = heading(codi, weights[run.alignment], run, settings)
         perform(codi, run, head, _file(out, run.name), run.rounds * samples, say)
 
     records = {}
     for run in RUNS.values():
         if run.name not in missing:
-            done = read_records(_file(out, run.name), heading(codi, weights, run, settings))
+            done = read_records(_file(out, run.name), heading(codi, weights[run.alignment], run, settings))
             if len(done) >= run.rounds * samples:
                 records[run.name] = done[: run.rounds * samples]
             else:
                 missing[run.name] = f"{len(done)} of {run.rounds * samples} prompts done"
-    shared = {"model": codi.config.name, "weights": weights, "samples": samples, **vars(settings)}
+    shared = {"model": codi.config.name, "weights": weights["paper"], "samples": samples, **vars(settings)}
     return write_report(out, shared, make_tables(records), missing)
 
 

@@ -28,6 +28,7 @@ ALL = ("text", "image", "video", "audio")
 
 _SCENE_SEED = 1000  # scenes that training never drew
 _BATCH = 20
+_LISTENING = frozenset({"environment_encoder", "input_connectors", "output_connectors"})
 
 
 @dataclass(frozen=True)
@@ -113,10 +114,12 @@ def lacking(codi: CoDi, run: Run) -> str | None:
     return None
 
 
-def fingerprint(codi: CoDi) -> str:
-    """Twelve hexadecimal digits that follow from all weights and the configuration."""
+def fingerprint(codi: CoDi, alignment: str) -> str:
+    """Twelve hexadecimal digits that follow from the configuration and all weights that have a part in such runs."""
     digest = hashlib.sha256(codi.config.to_json().encode())
     for name, tensor in sorted(codi.state_dict().items()):
+        if alignment == "none" and not _LISTENING.isdisjoint(name.split(".")):
+            continue
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()[:12]

@@ -19,9 +19,10 @@ from .diffusers import DiffusionStage, Latents, alignment_parts
 class AlignmentStage(DiffusionStage):
     """Two streams learn to listen to each other; the diffusers are frozen.
 
-    What is trained are connectors and environment encoders. A stream that was aligned in an earlier stage (`settled`)
-    keeps its environment encoder, so that what it says stays what everybody else has learnt to understand, while its
-    connectors go on learning to hear the newcomer; pairs of earlier stages are replayed in turns with the new one.
+    What is trained are connectors and environment encoders. A stream of an earlier pair keeps its environment encoder,
+    so that what it says stays what everybody else has learnt to understand (but for pictures when videos, which share
+    it, are new), while its connectors go on learning to hear the newcomer; earlier pairs are replayed in turns with the
+    new one.
 
     The loss is the v loss of every stream, given the other's noisy latent, plus InfoNCE between their environment
     embeddings, which lets streams understand each other that were never trained together. InfoNCE has a small weight:
@@ -33,8 +34,6 @@ class AlignmentStage(DiffusionStage):
     ----------
     streams : pair of str
         The pair to align.
-    settled : sequence of str
-        Streams whose environment encoders stay as they are.
     replay : sequence of pairs of str
         Pairs that were aligned before.
     """
@@ -45,7 +44,6 @@ class AlignmentStage(DiffusionStage):
         text_encoder: TextEncoder,
         data: Latents,
         streams: tuple[str, str],
-        settled: Sequence[str] = (),
         replay: Sequence[tuple[str, str]] = (),
         prompts: tuple[str, ...] = ("text",),
         contrast_weight: float = 0.02,
@@ -56,10 +54,11 @@ class AlignmentStage(DiffusionStage):
         self.pairs, self.contrast_weight = pairs, contrast_weight
         self.contrast = Contrast()
         diffuser.requires_grad_(False)
-        settled_networks = {modality(m).network for m in settled}
+        earlier = {m for pair in replay for m in pair}
+        settled = {modality(m).network for m in earlier} - {modality(m).network for m in set(streams) - earlier}
         for network in {modality(m).network for m in self.streams}:
             environment, *connectors = alignment_parts(diffuser.networks[network])
-            environment.requires_grad_(network not in settled_networks)
+            environment.requires_grad_(network not in settled)
             for part in connectors:
                 part.requires_grad_(True)
 

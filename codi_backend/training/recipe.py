@@ -43,12 +43,12 @@ OPTIONS = {
     "refine_image": Options(steps=2000, batch_size=64, learning_rate=1e-3, warmup=50, save_every=250),
     "refine2_image": Options(steps=1500, batch_size=64, learning_rate=1e-3, warmup=50, save_every=250),
     "diffuser_audio": Options(steps=6000, batch_size=32),
-    "refine_audio": Options(steps=1500, batch_size=32, learning_rate=1e-3, warmup=50, save_every=250),
+    "refine_audio": Options(steps=1000, batch_size=32, learning_rate=1e-3, warmup=50, save_every=250),
     "diffuser_text": Options(steps=4000, batch_size=128),
     "diffuser_video": Options(steps=800, batch_size=8, warmup=50, save_every=100),
-    "alignment_image_text": Options(steps=1000, batch_size=32, learning_rate=1.5e-3, save_every=250),
-    "alignment_text_audio": Options(steps=1000, batch_size=32, learning_rate=1.5e-3, save_every=250),
-    "alignment_audio_video": Options(steps=1200, batch_size=8, learning_rate=1e-3, save_every=100),
+    "alignment_image_text": Options(steps=800, batch_size=32, learning_rate=1.5e-3, save_every=250),
+    "alignment_text_audio": Options(steps=800, batch_size=32, learning_rate=1.5e-3, save_every=250),
+    "alignment_audio_video": Options(steps=1000, batch_size=8, learning_rate=1e-3, save_every=100),
 }
 STAGES = tuple(OPTIONS)
 SCENES = 16_000
@@ -149,8 +149,7 @@ def _build(name: str, out: Path, report: Callable[[str], None]) -> tuple[Stage, 
     data = SceneLatents.load_or_encode(out, codi, tuple(streams), prompts, SCENES, report=report)
     text_encoder = codi.prompt_encoders["text"]
     if kind == "alignment":
-        settled = {m for both in earlier for m in both} & set(pair)
-        stage = AlignmentStage(codi.diffuser, text_encoder, data, pair, settled, earlier)
+        stage = AlignmentStage(codi.diffuser, text_encoder, data, pair, earlier)
     else:
         stage = DiffuserStage(codi.diffuser, text_encoder, data, rest, prompts, refine=kind.startswith("refine"))
     stage.name = name

@@ -237,3 +237,10 @@ def test_errors(tiny, tiny_config, streams):
     fails("31 frames", {"video": torch.zeros(2, 4, 31, 4, 4)})
     fails("4 axes", {"image": image[:, :, None]})
     fails("8 channels", {"audio": image})
+
+
+def test_streams_that_are_only_heard_are_not_predicted(tiny, streams):
+    everything = run(tiny, streams)
+    name = next(iter(everything))
+    some = run(tiny, streams, predict=[name])
+    assert list(some) == [name] and torch.equal(some[name], everything[name])

@@ -178,12 +178,23 @@ def test_mistakes(tmp_path, checkpoint, capsys, arguments, message):
 
 
 def test_fingerprint(codi):
-    before = module.fingerprint(codi)
-    assert re.fullmatch("[0-9a-f]{12}", before) and module.fingerprint(codi) == before
+    before = module.fingerprint(codi, "paper")
+    assert re.fullmatch("[0-9a-f]{12}", before) and module.fingerprint(codi, "paper") == before
     weight = codi.prompt_encoders["text"].state_dict()["token_embedding.weight"]
     value = weight[0, 0].item()
     weight[0, 0] += 1
     try:
-        assert module.fingerprint(codi) != before
+        assert module.fingerprint(codi, "paper") != before
     finally:
         weight[0, 0] = value
+
+
+def test_runs_without_alignment_do_not_depend_on_what_listens(codi):
+    before = {alignment: module.fingerprint(codi, alignment) for alignment in ("paper", "none")}
+    bias = codi.diffuser.networks["audio"].environment_encoder[0][0].bias.data
+    bias += 1
+    try:
+        assert module.fingerprint(codi, "none") == before["none"]
+        assert module.fingerprint(codi, "paper") != before["paper"]
+    finally:
+        bias -= 1

@@ -112,12 +112,12 @@ def test_diffuser(tmp_path, data, codi, stream):
     ("pair", "settled", "replay"),
     [
         (("image", "text"), (), ()),
-        (("text", "audio"), ("text",), (("image", "text"),)),
-        (("audio", "video"), ("audio",), (("image", "text"), ("text", "audio"))),
+        (("text", "audio"), ("image", "text"), (("image", "text"),)),
+        (("audio", "video"), ("audio", "text"), (("image", "text"), ("text", "audio"))),
     ],
 )
 def test_alignment(tmp_path, data, codi, pair, settled, replay):
-    stage = AlignmentStage(codi.diffuser, codi.prompt_encoders["text"], data, pair, settled, replay)
+    stage = AlignmentStage(codi.diffuser, codi.prompt_encoders["text"], data, pair, replay)
     networks = {"image" if m == "video" else m for both in (pair, *replay) for m in both}
     learns = {n for s in networks for p in LISTENING for n in named(stage, f"diffuser.networks.{s}.{p}")}
     kept = {n for s in settled for n in named(stage, f"diffuser.networks.{s}.environment_encoder.")}
@@ -130,7 +130,7 @@ def test_alignment(tmp_path, data, codi, pair, settled, replay):
 
 def test_earlier_pairs_are_replayed(data, codi):
     replay = (("image", "text"), ("text", "audio"))
-    stage = AlignmentStage(codi.diffuser, codi.prompt_encoders["text"], data, ("audio", "video"), ("audio",), replay)
+    stage = AlignmentStage(codi.diffuser, codi.prompt_encoders["text"], data, ("audio", "video"), replay)
     turns = [frozenset(stage.batch(step, 2, 0)) & {"image", "text", "audio", "video"} for step in range(4)]
     assert turns == [{"audio", "video"}, {"image", "text"}, {"audio", "video"}, {"text", "audio"}]
 
