@@ -5,6 +5,7 @@ import subprocess
 import sys
 import wave
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -12,8 +13,11 @@ from PIL import Image
 
 from codi_backend import CoDi, mini
 from codi_backend.checkpoints import read_parts, resolve
+from codi_backend.cli import main
+from codi_backend.evaluation.judges import judge_image, judge_sound, judge_text, judge_video
 
-COMMAND = ["generate", "--text", "three red stars, slowly", "--outputs", "image", "audio", "--seed", "0"]
+OUTPUTS = ["text", "image", "video", "audio"]
+COMMAND = ["generate", "--text", "three red stars, slowly", "--outputs", *OUTPUTS, "--seed", "0"]
 
 
 @pytest.fixture(scope="module")
@@ -27,12 +31,12 @@ def out(tmp_path_factory):
 def test_loads():
     codi = CoDi.load("mini")
     assert codi.config.name == mini.CONFIG.name == "mini"
-    assert codi.outputs == ("image", "audio")
+    assert codi.outputs == tuple(OUTPUTS)
     assert all(p.isfinite().all() for p in codi.parameters())
 
 
 def test_size():
-    assert sum(path.stat().st_size for path in resolve("mini")) <= 30e6
+    assert sum(path.stat().st_size for path in resolve("mini")) <= 60e6
 
 
 def test_every_part_is_half_precision_with_a_training_record():
@@ -59,18 +63,49 @@ def test_sound(out):
 
 
 def test_picture_is_red(out):
-    from codi_backend.evaluation.judges import judge_image
-
-    pixels = np.asarray(Image.open(out / "image.png"), np.float32) / 255
-    assert judge_image(pixels.transpose(2, 0, 1)).colour == "red"
+    assert judge_image(picture(out / "image.png")).colour == "red"
 
 
 def test_sound_is_red(out):
-    from codi_backend.evaluation.judges import judge_sound
-
     with wave.open(str(out / "audio.wav")) as file:
         samples = np.frombuffer(file.readframes(file.getnframes()), "<i2").astype(np.float32) / 32767
     assert judge_sound(samples[None], 16000).colour == "red"
+
+
+def test_text(out):
+    assert judge_text((out / "text.txt").read_text()).colour == "red"
+
+
+def test_video(out):
+    pixels, rate, sound = clip(out / "video.mp4")
+    assert pixels.shape == (16, 256, 256, 3) and rate == 6.25 and sound
+    small = pixels.reshape(16, 64, 4, 64, 4, 3).mean((2, 4), dtype=np.float32) / 255
+    assert judge_video(small.transpose(3, 0, 1, 2), rate).colour == "red"
+
+
+def clip(path):
+    """Frames, frames of a second, and whether there is sound."""
+    with av.open(str(path)) as file:
+        frames = np.stack([frame.to_ndarray(format="rgb24") for frame in file.decode(video=0)])
+        return frames, float(file.streams.video[0].average_rate), bool(file.streams.audio)
+
+
+def test_a_sound_prompt_shows_a_picture(out, tmp_path):
+    """No stage of training has seen a sound and a picture as a pair."""
+    sound = ["generate", "--audio", str(out / "audio.wav"), "--outputs", "image", "--out", str(tmp_path)]
+    assert main(sound) == 0
+    assert judge_image(picture(tmp_path / "image.png")).colour == "red"
+
+
+def test_a_video_is_given_its_sound(out, tmp_path):
+    held = ["generate", "--hold", f"video={out / 'video.mp4'}", "--outputs", "audio", "--out", str(tmp_path)]
+    assert main(held) == 0
+    with wave.open(str(tmp_path / "audio.wav")) as file:
+        assert file.getnframes() == 40960
+
+
+def picture(path):
+    return (np.asarray(Image.open(path), np.float32) / 255).transpose(2, 0, 1)
 
 
 def test_memory_and_time(out):

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ..conditioning import Prompt, interpolate
-from ..data.captions import ATTRIBUTES, caption
+from ..data.captions import ATTRIBUTES, caption, shown
 from ..data.images import render_image, render_video
 from ..data.sounds import render_sound
 from ..data.world import COLOURS, SAMPLE_RATE, SHAPES, Scene
@@ -30,7 +30,7 @@ _WORDING_SEED = 1000
 
 @dataclass(frozen=True)
 class Whole:
-    """The scene in one modality; a text names all four attributes, in one of the world's wordings."""
+    """The scene in one modality; a text names what can be seen or heard, in one of the world's wordings."""
 
     modality: str
 
@@ -42,7 +42,7 @@ class Whole:
         """`first` is the number of the first scene, from which wordings follow."""
         if self.modality != "text":
             return _encode(codi, self.modality, scenes)
-        return codi.prompt("text", [caption(s, rng=_wording(i)) for i, s in enumerate(scenes, first)])
+        return codi.prompt("text", [caption(s, shown(s, "video"), _wording(i)) for i, s in enumerate(scenes, first)])
 
 
 @dataclass(frozen=True)

@@ -126,8 +126,8 @@ def _against_scene(
 
 
 def _has(modality: str, attribute: str, count: int) -> bool:
-    """Whether this modality can tell an attribute; only a text can tell the tempo of a single object."""
-    return attribute != "tempo" or modality == "text" or (modality != "image" and count > 1)
+    """Whether this modality can tell an attribute; a single object has no tempo, and neither has a picture."""
+    return attribute != "tempo" or (modality != "image" and count > 1)
 
 
 def _interpolation(records: Records) -> list[Figure]:

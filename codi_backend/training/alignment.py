@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..diffuser import Diffuser
+from ..diffusion import STEPS
 from ..modality import modality
 from ..prompts import TextEncoder
 from .contrast import Contrast
@@ -69,7 +70,11 @@ class AlignmentStage(DiffusionStage):
             if step % 2 == 0 or len(self.pairs) == 1
             else self.pairs[1 + step // 2 % (len(self.pairs) - 1)]
         )
-        return self.data.batch(step, size, seed, pair, self.prompts, leave_out=0.6, empty=0.1)
+        return self.data.batch(step, size, seed, pair, self.prompts, leave_out=0.75, empty=0.1)
+
+    def timesteps(self, size: int, generator: torch.Generator) -> Tensor:
+        # High noise, where it is decided what the streams will agree on, comes more often: its density grows linearly.
+        return (STEPS * torch.rand(size, generator=generator).sqrt()).long().clamp(max=STEPS - 1)
 
     def forward(self, batch: dict[str, Any], generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         noisy, noise, timesteps, context = self.noised(batch, generator)

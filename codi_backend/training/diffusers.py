@@ -63,13 +63,17 @@ class DiffusionStage(Stage):
         device = self.alphas.device
         streams = [name for name in self.streams if name in batch]
         size = len(batch["captions"])
-        timesteps = torch.randint(0, STEPS, (size,), generator=generator).to(device)
+        timesteps = self.timesteps(size, generator).to(device)
         noise = {m: torch.randn(batch[m].shape, generator=generator).to(device) for m in streams}
         noisy = {m: add_noise(batch[m].to(device), noise[m], timesteps, self.alphas) for m in streams}
         for name, latent in noisy.items():
             if latent.ndim == 4:
                 noisy[name] = latent.contiguous(memory_format=torch.channels_last)
         return noisy, noise, timesteps, self._context(batch, generator)
+
+    def timesteps(self, size: int, generator: torch.Generator) -> Tensor:
+        """The noise levels of a batch, ``[size]``."""
+        return torch.randint(0, STEPS, (size,), generator=generator)
 
     @torch.no_grad()
     def _context(self, batch: dict[str, Any], generator: torch.Generator) -> Tensor:

@@ -50,8 +50,8 @@ def test_fidelity(tables):
         f"text → {b}, held out" for b in prompts
     }
     assert {f["value"] for f in figures.values()} == {1.0} and all(f["met"] is not False for f in figures.values())
-    assert figures["text → text", "tempo"]["n"] == figures["image → text", "count"]["n"] == SAMPLES
-    assert 0 < figures["sound → video", "tempo"]["n"] < SAMPLES
+    assert figures["text → text", "count"]["n"] == figures["image → text", "count"]["n"] == SAMPLES
+    assert 0 < figures["sound → video", "tempo"]["n"] == figures["text → text", "tempo"]["n"] < SAMPLES
     assert ("image → sound", "tempo") not in figures and ("text → image", "tempo") not in figures
     targets = {column: figures["text → sound", column]["target"] for column in ("colour", "shape", "count", "tempo")}
     assert targets == {"colour": 0.98, "shape": 0.9, "count": 0.93, "tempo": None}

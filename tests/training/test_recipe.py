@@ -31,6 +31,7 @@ PARTS = {
     "refine_audio": {"diffuser.audio"},
     "diffuser_text": {"diffuser.text"},
     "diffuser_video": {"diffuser.image"},
+    "refine_video": {"diffuser.image"},
     "alignment_image_text": {"diffuser.image", "diffuser.text"},
     "alignment_text_audio": {"diffuser.image", "diffuser.text", "diffuser.audio"},
     "alignment_audio_video": {"diffuser.image", "diffuser.text", "diffuser.audio"},
