@@ -14,22 +14,42 @@ from ..diffusion import STEPS
 from ..modality import modality
 from ..prompts import TextEncoder
 from .contrast import Contrast
-from .diffusers import DiffusionStage, Latents, alignment_parts
+from .diffusers import DiffusionStage, Latents, alignment_parts, temporal_parameters
+
+
+class EnvironmentStage(DiffusionStage):
+    """An environment encoder learns to say what its noisy stream is about.
+
+    That is the prompt embedding of its description, as far as it can be told through the noise. All streams then speak
+    one language, the prompts', so that those understand each other that were never trained together, and connectors
+    have something to hear from their first step on. For videos only the temporal blocks learn, as in the diffuser.
+    """
+
+    def __init__(self, diffuser: Diffuser, text_encoder: TextEncoder, data: Latents, stream: str):
+        super().__init__(diffuser, text_encoder, data, (stream,))
+        self.name = f"environment_{stream}"
+        diffuser.requires_grad_(False)
+        encoder = diffuser.networks[modality(stream).network].environment_encoder
+        for p in temporal_parameters(encoder) if stream == "video" else encoder.parameters():
+            p.requires_grad_(True)
+
+    def batch(self, step: int, size: int, seed: int) -> dict[str, Any]:
+        return self.data.batch(step, size, seed, self.streams, self.prompts, leave_out=0.0, empty=0.0)
+
+    def forward(self, batch: dict[str, Any], generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        noisy, _, timesteps, _ = self.noised(batch, generator)
+        (environment,) = self.diffuser.environment(noisy, timesteps).values()
+        return self.gap(environment, batch["described"]), {}
 
 
 class AlignmentStage(DiffusionStage):
     """Two streams learn to listen to each other; the diffusers are frozen.
 
-    What is trained are connectors and environment encoders. A stream of an earlier pair keeps its environment encoder,
-    so that what it says stays what everybody else has learnt to understand (but for pictures when videos, which share
-    it, are new), while its connectors go on learning to hear the newcomer; earlier pairs are replayed in turns with the
-    new one.
-
-    The loss is the v loss of every stream, given the other's noisy latent, plus InfoNCE between their environment
-    embeddings, which lets streams understand each other that were never trained together. InfoNCE has a small weight:
-    at high noise it would pull the embedding of the stream that already shows an attribute towards that of the stream
-    that does not yet, and so hide what is worth hearing. Captions leave much out, since what the prompt says need not
-    be heard from another stream.
+    What is trained are connectors and environment encoders, on the new pair and, in turns with it, on the pairs of
+    earlier stages, lest they be forgotten. The loss is the v loss of every stream, given the other's noisy latent;
+    InfoNCE between their environment embeddings; and their distance to the prompt embedding of what they show, which
+    keeps all streams speaking one language while they learn to tell more. Captions leave much out, since what the
+    prompt says need not be heard from another stream.
 
     Parameters
     ----------
@@ -37,6 +57,8 @@ class AlignmentStage(DiffusionStage):
         The pair to align.
     replay : sequence of pairs of str
         Pairs that were aligned before.
+    contrast_weight, gap_weight : float
+        Of InfoNCE and of the distance; the distance needs environment tokens of the prompts' width.
     """
 
     def __init__(
@@ -48,6 +70,7 @@ class AlignmentStage(DiffusionStage):
         replay: Sequence[tuple[str, str]] = (),
         prompts: tuple[str, ...] = ("text",),
         contrast_weight: float = 0.02,
+        gap_weight: float = 0.5,
     ):
         pairs = (streams, *replay)
         super().__init__(diffuser, text_encoder, data, tuple(dict.fromkeys(m for pair in pairs for m in pair)), prompts)
@@ -55,21 +78,17 @@ class AlignmentStage(DiffusionStage):
         self.pairs, self.contrast_weight = pairs, contrast_weight
         self.contrast = Contrast()
         diffuser.requires_grad_(False)
-        earlier = {m for pair in replay for m in pair}
-        settled = {modality(m).network for m in earlier} - {modality(m).network for m in set(streams) - earlier}
-        for network in {modality(m).network for m in self.streams}:
-            environment, *connectors = alignment_parts(diffuser.networks[network])
-            environment.requires_grad_(network not in settled)
-            for part in connectors:
+        networks = [diffuser.networks[modality(m).network] for m in self.streams]
+        for network in networks:
+            for part in alignment_parts(network):
                 part.requires_grad_(True)
+        same_width = all(network.config.environment_dim == network.config.context_dim for network in networks)
+        self.gap_weight = gap_weight if same_width else 0.0
 
     def batch(self, step: int, size: int, seed: int) -> dict[str, Any]:
         # The new pair takes every second turn, earlier ones share the others.
-        pair = (
-            self.pairs[0]
-            if step % 2 == 0 or len(self.pairs) == 1
-            else self.pairs[1 + step // 2 % (len(self.pairs) - 1)]
-        )
+        earlier = self.pairs[1:]
+        pair = earlier[step // 2 % len(earlier)] if earlier and step % 2 else self.pairs[0]
         return self.data.batch(step, size, seed, pair, self.prompts, leave_out=0.75, empty=0.1)
 
     def timesteps(self, size: int, generator: torch.Generator) -> Tensor:
@@ -85,4 +104,8 @@ class AlignmentStage(DiffusionStage):
         contrast = self.contrast(a, b)
         loss = sum(errors.values()) / len(errors) + self.contrast_weight * contrast
         figures = {m: float(e.detach()) for m, e in errors.items()} | {"contrast": float(contrast.detach())}
+        if self.gap_weight:
+            gap = sum(self.gap(environment[m], batch["described"]) for m in noisy) / len(noisy)
+            loss = loss + self.gap_weight * gap
+            figures["gap"] = float(gap.detach())
         return loss, figures

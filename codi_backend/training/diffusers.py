@@ -88,6 +88,12 @@ class DiffusionStage(Stage):
             context = F.normalize(context + length / math.sqrt(context.shape[-1]) * noise, dim=-1)
         return context
 
+    def gap(self, environment: Tensor, described: list[str]) -> Tensor:
+        """Mean distance between environment tokens ``[B, T, D]`` and the prompt embeddings of what the streams show."""
+        with torch.no_grad():
+            target = self.text_encoder(self.text_encoder.tokenize(described).to(environment.device))[:, 0]
+        return (1 - F.cosine_similarity(environment.mean(1), target, dim=-1)).mean()
+
     def error(self, predicted: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """The v loss."""
         error = F.mse_loss(predicted, noise, reduction="none").flatten(1).mean(1)
@@ -117,14 +123,9 @@ class DiffuserStage(DiffusionStage):
         network = diffuser.networks[modality(stream).network].requires_grad_(True)
         for part in alignment_parts(network):
             part.requires_grad_(False)
-        of_frames = {
-            id(p)
-            for name, module in network.named_modules()
-            if isinstance(module, SpatioTemporalBlock) and not name.startswith("environment_encoder")
-            for p in module.parameters()
-        }
+        of_frames = set(temporal_parameters(network))
         for p in network.parameters():
-            p.requires_grad_(p.requires_grad and (id(p) in of_frames) == (stream == "video"))
+            p.requires_grad_(p.requires_grad and (p in of_frames) == (stream == "video"))
         if not refine and stream != "video":
             _scale_token_values(network)
 
@@ -136,6 +137,11 @@ class DiffuserStage(DiffusionStage):
         predicted = self.diffuser(noisy, timesteps, context)
         (stream,) = self.streams
         return self.error(predicted[stream], noise[stream], timesteps), {}
+
+
+def temporal_parameters(module: nn.Module) -> list[nn.Parameter]:
+    """The parameters that act on videos only."""
+    return [p for block in module.modules() if isinstance(block, SpatioTemporalBlock) for p in block.parameters()]
 
 
 def alignment_parts(network: nn.Module) -> tuple[nn.Module, ...]:

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ..data import ShapesAndChimes, sample_scene
-from ..data.captions import partial_caption
+from ..data.captions import caption, partial_caption, shown
 from ..modality import modality
 from ..model import CoDi
 
@@ -91,19 +91,21 @@ class SceneLatents:
         Returns
         -------
         dict
-            Latents by stream; ``captions``: list of str; ``embedding``: ``[size, D]`` of the prompts that are not
-            texts, zero elsewhere, and ``is_text``: ``[size]`` bool.
+            Latents by stream; ``captions``: list of str; ``described``: list of str, the same scenes in full;
+            ``embedding``: ``[size, D]`` of the prompts that are not texts, zero elsewhere, and ``is_text``: ``[size]``
+            bool.
         """
         rng = np.random.default_rng((seed, step, 2))
         rows = rng.integers(0, min(len(self.latents[name]) for name in streams), size)
         index = torch.from_numpy(rows)
         batch: dict[str, Any] = {name: self.latents[name][index].float() for name in streams}
-        batch["captions"], chosen = [], []
+        batch["captions"], batch["described"], chosen = [], [], []
         for row in rows:
             said_nothing = rng.random() < empty
             had = [name for name in prompts if name == "text" or row < len(self.embeddings[name])]
             chosen.append("text" if said_nothing else had[int(rng.integers(len(had)))])
             scene = sample_scene(self.seed, int(row))
+            batch["described"].append(caption(scene, shown(scene, "video")))
             batch["captions"].append("" if said_nothing else partial_caption(scene, rng, leave_out))
         batch["is_text"] = torch.tensor([name == "text" for name in chosen])
         if self.embeddings:

@@ -104,6 +104,7 @@ class PairLatents:
         unsaid = np.random.default_rng((seed, step, 2)).random(size) < empty
         batch: dict[str, Any] = {name: self.latents[name][rows].float() for name in streams}
         batch["captions"] = ["" if nothing else self.captions[row] for row, nothing in zip(rows, unsaid)]
+        batch["described"] = [self.captions[row] for row in rows]
         return batch
 
 

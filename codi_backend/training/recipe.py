@@ -20,7 +20,7 @@ from ..config import CoDiConfig
 from ..data import ShapesAndChimes
 from ..modality import modality
 from ..model import CoDi
-from .alignment import AlignmentStage
+from .alignment import AlignmentStage, EnvironmentStage
 from .autoencoders import AutoencoderStage
 from .bridging import BridgingStage
 from .diffusers import DiffuserStage
@@ -47,9 +47,13 @@ OPTIONS = {
     "diffuser_text": Options(steps=4000, batch_size=128),
     "diffuser_video": Options(steps=800, batch_size=8, warmup=50, save_every=100),
     "refine_video": Options(steps=600, batch_size=8, warmup=50, save_every=100),
-    "alignment_image_text": Options(steps=1500, batch_size=32, learning_rate=2e-3, save_every=250),
-    "alignment_text_audio": Options(steps=1000, batch_size=32, learning_rate=2e-3, save_every=250),
-    "alignment_audio_video": Options(steps=800, batch_size=8, learning_rate=1e-3, save_every=100),
+    "environment_image": Options(steps=3000, batch_size=64),
+    "environment_text": Options(steps=1500, batch_size=64),
+    "environment_audio": Options(steps=1500, batch_size=64),
+    "environment_video": Options(steps=300, batch_size=16, warmup=50),
+    "alignment_image_text": Options(steps=700, batch_size=32, learning_rate=1.5e-3, warmup=50, save_every=250),
+    "alignment_text_audio": Options(steps=700, batch_size=32, learning_rate=1.5e-3, warmup=50, save_every=250),
+    "alignment_audio_video": Options(steps=700, batch_size=8, warmup=50, save_every=100),
 }
 STAGES = tuple(OPTIONS)
 SCENES = 16_000
@@ -141,7 +145,7 @@ def _build(name: str, out: Path, report: Callable[[str], None]) -> tuple[Stage, 
     pair = tuple(rest.split("_"))
     earlier = _PAIRS[: _PAIRS.index(pair)] if kind == "alignment" else ()
     streams = dict.fromkeys([*pair, *(m for both in earlier for m in both)])
-    prompts = ("text",) if kind == "alignment" else _PROMPTS[rest]
+    prompts = _PROMPTS[rest] if kind.startswith(("diffuser", "refine")) else ("text",)
     _load(codi, out, *(f"autoencoders.{modality(m).network}" for m in streams))
     _load(codi, out, *(f"prompt_encoders.{modality(m).network}" for m in {"text", *prompts}))
     networks = {f"diffuser.{modality(m).network}" for m in streams}
@@ -149,12 +153,15 @@ def _build(name: str, out: Path, report: Callable[[str], None]) -> tuple[Stage, 
         _load(codi, out, *networks)
     data = SceneLatents.load_or_encode(out, codi, tuple(streams), prompts, SCENES, report=report)
     text_encoder = codi.prompt_encoders["text"]
-    if kind == "alignment":
+    if kind == "environment":
+        stage = EnvironmentStage(codi.diffuser, text_encoder, data, rest)
+    elif kind == "alignment":
         stage = AlignmentStage(codi.diffuser, text_encoder, data, pair, earlier)
     else:
         stage = DiffuserStage(codi.diffuser, text_encoder, data, rest, prompts, refine=kind.startswith("refine"))
     stage.name = name
-    stage.samples = functools.partial(write_samples, codi, pair)
+    if kind != "environment":
+        stage.samples = functools.partial(write_samples, codi, pair)
     return stage, {part: parts[part] for part in sorted(networks)}
 
 

@@ -1,5 +1,6 @@
 """What each stage trains, and what it leaves alone."""
 
+import dataclasses
 import re
 
 import pytest
@@ -8,7 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from codi_backend.diffusion import alphas_cumprod
-from codi_backend.training.alignment import AlignmentStage
+from codi_backend.training.alignment import AlignmentStage, EnvironmentStage
 from codi_backend.training.autoencoders import AutoencoderStage
 from codi_backend.training.bridging import BridgingStage
 from codi_backend.training.contrast import Contrast
@@ -109,23 +110,46 @@ def test_diffuser(tmp_path, data, codi, stream):
 
 
 @pytest.mark.parametrize(
-    ("pair", "settled", "replay"),
+    ("pair", "replay"),
     [
-        (("image", "text"), (), ()),
-        (("text", "audio"), ("image", "text"), (("image", "text"),)),
-        (("audio", "video"), ("audio", "text"), (("image", "text"), ("text", "audio"))),
+        (("image", "text"), ()),
+        (("text", "audio"), (("image", "text"),)),
+        (("audio", "video"), (("image", "text"), ("text", "audio"))),
     ],
 )
-def test_alignment(tmp_path, data, codi, pair, settled, replay):
+def test_alignment(tmp_path, data, codi, pair, replay):
     stage = AlignmentStage(codi.diffuser, codi.prompt_encoders["text"], data, pair, replay)
     networks = {"image" if m == "video" else m for both in (pair, *replay) for m in both}
     learns = {n for s in networks for p in LISTENING for n in named(stage, f"diffuser.networks.{s}.{p}")}
-    kept = {n for s in settled for n in named(stage, f"diffuser.networks.{s}.environment_encoder.")}
     names = trained(stage, tmp_path)
-    assert names <= learning(stage) == (learns - kept) | {"contrast.log_scale"}
+    assert names <= learning(stage) == learns | {"contrast.log_scale"}
     assert "contrast.log_scale" in names
     first = {"image" if m == "video" else m for m in pair}
-    assert all(any(n.startswith(f"diffuser.networks.{s}.input_connectors") for n in names) for s in first)
+    for part in LISTENING:
+        assert all(any(n.startswith(f"diffuser.networks.{s}.{part}") for n in names) for s in first)
+
+
+@pytest.mark.parametrize("stream", ["image", "text", "audio", "video"])
+def test_environment(tmp_path, data, codi, stream):
+    stage = EnvironmentStage(codi.diffuser, codi.prompt_encoders["text"], data, stream)
+    encoder = f"diffuser.networks.{'image' if stream == 'video' else stream}.environment_encoder."
+    temporal = {n for n in named(stage, encoder) if re.search(r"temporal_|\.1\.ff\.|frameshift", n)}
+    assert learning(stage) == (temporal if stream == "video" else named(stage, encoder))
+    assert trained(stage, tmp_path) - temporal == (set() if stream == "video" else learning(stage) - temporal)
+
+
+def test_environment_is_told_apart_from_what_is_shown(data, codi):
+    stage = EnvironmentStage(codi.diffuser, codi.prompt_encoders["text"], data, "image")
+    token = codi.prompt("text", ["three red stars", "one blue heart"]).embedding
+    assert float(stage.gap(token, ["three red stars", "one blue heart"])) == pytest.approx(0, abs=1e-6)
+    assert float(stage.gap(-token, ["three red stars", "one blue heart"])) == pytest.approx(2, abs=1e-6)
+
+
+def test_other_widths_have_no_gap(data, codi):
+    network = codi.diffuser.networks["image"]
+    network.config = dataclasses.replace(network.config, environment_dim=64)
+    stage = AlignmentStage(codi.diffuser, codi.prompt_encoders["text"], data, ("image", "audio"))
+    assert stage.gap_weight == 0
 
 
 def test_earlier_pairs_are_replayed(data, codi):
@@ -154,7 +178,9 @@ def test_alignment_leaves_single_streams_alone(tmp_path, data, codi):
 
 @pytest.mark.parametrize("streams", [("image",), ("image", "audio")])
 def test_loss_is_the_v_loss(data, codi, monkeypatch, streams):
-    stage = AlignmentStage(codi.diffuser, codi.prompt_encoders["text"], data, ("image", "audio"), contrast_weight=0)
+    stage = AlignmentStage(
+        codi.diffuser, codi.prompt_encoders["text"], data, ("image", "audio"), contrast_weight=0, gap_weight=0
+    )
     if len(streams) == 1:
         stage = DiffuserStage(codi.diffuser, codi.prompt_encoders["text"], data, *streams)
     batch = stage.batch(0, 64, 0)
@@ -210,3 +236,11 @@ def test_contrast():
     torch.testing.assert_close(contrast(a, b), contrast(b, a))
     expected = F.cross_entropy(a @ a.T / 0.07, torch.arange(6))
     torch.testing.assert_close(matched, expected)
+
+
+def test_alignment_sees_high_noise_more_often(data, codi):
+    stage = AlignmentStage(codi.diffuser, codi.prompt_encoders["text"], data, ("image", "audio"))
+    when = stage.timesteps(4000, torch.Generator().manual_seed(0))
+    assert when.min() >= 0 and when.max() <= 999
+    counts = torch.histc(when.float(), 4, 0, 1000) / 4000
+    torch.testing.assert_close(counts, torch.tensor([1, 3, 5, 7]) / 16, atol=0.03, rtol=0)
