@@ -53,7 +53,7 @@ OPTIONS = {
     "environment_video": Options(steps=300, batch_size=16, warmup=50),
     "alignment_image_text": Options(steps=700, batch_size=32, learning_rate=1.5e-3, warmup=50, save_every=250),
     "alignment_text_audio": Options(steps=700, batch_size=32, learning_rate=1.5e-3, warmup=50, save_every=250),
-    "alignment_audio_video": Options(steps=700, batch_size=8, warmup=50, save_every=100),
+    "alignment_audio_video": Options(steps=500, batch_size=8, learning_rate=1.5e-3, warmup=50, save_every=100),
 }
 STAGES = tuple(OPTIONS)
 SCENES = 16_000

@@ -170,7 +170,7 @@ def test_latents_are_read_again_unless_something_changed(codi, encoded, monkeypa
 def test_batches(encoded):
     data = encoded[2]
     batch = data.batch(1, 5, 3, ("image",), empty=0)
-    assert batch.keys() == {"image", "captions"} and batch["image"].dtype == torch.float32
+    assert batch.keys() == {"image", "captions", "described"} and batch["image"].dtype == torch.float32
     for latent, caption in zip(batch["image"], batch["captions"]):
         assert torch.equal(latent, data.latents["image"][data.captions.index(caption)].float())
     again = data.batch(1, 5, 3, ("image",), empty=0)

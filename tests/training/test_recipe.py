@@ -82,7 +82,7 @@ def test_every_stage_writes_its_parts_and_no_others(finished):
 def test_alignment_changes_only_what_listens(finished):
     _, after = finished
     for part in PARTS["alignment_audio_video"]:
-        names = tiny.changed(after["diffuser_video"][part], after["alignment_audio_video"][part])
+        names = tiny.changed(after["environment_video"][part], after["alignment_audio_video"][part])
         assert {name.split(".")[0] for name in names} == {
             "environment_encoder",
             "input_connectors",
