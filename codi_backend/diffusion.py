@@ -26,24 +26,25 @@ def add_noise(latents: Tensor, noise: Tensor, timesteps: Tensor, alphas: Tensor)
 
 
 @functools.cache
-def _log_snr(device: torch.device) -> Tensor:
-    return torch.logit(alphas_cumprod().double()).float().to(device)
+def _ratios(device: torch.device) -> Tensor:
+    alphas = alphas_cumprod().double()
+    return ((1 - alphas) / alphas).sqrt().float().to(device)
+
+
+def noise_ratio(timesteps: Tensor) -> Tensor:
+    """Noise over signal at `timesteps` ``[B]``; between whole ones linear, as the Euler sampler has it."""
+    table = _ratios(timesteps.device)
+    low = timesteps.long().clamp(0, STEPS - 2)
+    return torch.lerp(table[low], table[low + 1], (timesteps - low).float())
 
 
 def eps_from_v(v: Tensor, noisy: Tensor, timesteps: Tensor) -> Tensor:
     """The noise in `noisy` ``[B, ...]`` by a prediction of v = sqrt(a) noise - sqrt(1 - a) latents.
 
-    Between whole timesteps ``[B]`` the logarithm of the signal-to-noise ratio is interpolated.
+    Timesteps ``[B]`` may be fractional, see `noise_ratio`.
     """
-    table = _log_snr(noisy.device)
-    below = (
-        timesteps.floor().long().clamp(0, STEPS - 2)
-        if timesteps.is_floating_point()
-        else timesteps.clamp(max=STEPS - 2)
-    )
-    log_snr = torch.lerp(table[below], table[below + 1], (timesteps - below).float())
-    a = log_snr.sigmoid().reshape(-1, *[1] * (v.ndim - 1))
-    return (a.sqrt() * v + (1 - a).sqrt() * noisy).to(v.dtype)
+    ratio = noise_ratio(timesteps.to(noisy.device)).reshape(-1, *[1] * (v.ndim - 1))
+    return ((v + ratio * noisy) / (1 + ratio**2).sqrt()).to(v.dtype)
 
 
 def stream_noise(shape: tuple[int, ...], seed: int, name: str, first: int = 0) -> Tensor:

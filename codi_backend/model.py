@@ -19,7 +19,7 @@ from .diffuser.joint import Strength
 from .diffusion import stream_noise
 from .modality import MODALITIES, modality
 from .parts import FIELDS, build
-from .prompts.preprocess import clip_pixels, square_image, square_video, thinned
+from .prompts.preprocess import clip_pixels, looked_at
 from .sampling import sample
 from .tensor_files import convert
 
@@ -186,10 +186,7 @@ class CoDi(nn.Module):
             unconditional = encoder(torch.zeros_like(sounds[:1]), sample_rate)
         else:
             look = encoder.config
-            if name == "video":
-                square = square_video(thinned(content, look.frames), look.video_side)
-            else:
-                square = square_image(content, look.image_side)
+            square = looked_at(content, look, name == "video")
             grey = torch.full_like(square[:1], 0.5)
             embedding, unconditional = (
                 encoder(clip_pixels(pixels, look.image_size).to(weight.device, weight.dtype))

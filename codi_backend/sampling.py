@@ -12,7 +12,7 @@ from torch import Tensor
 from .conditioning import Prompt
 from .diffuser import Diffuser
 from .diffuser.joint import Strength
-from .diffusion import BETA_END, BETA_START, STEPS, alphas_cumprod
+from .diffusion import BETA_END, BETA_START, STEPS, noise_ratio
 from .released import ReleasedDDIM
 
 SAMPLERS = ("dpmpp_2m", "ddim", "euler", "ddim_released")
@@ -118,12 +118,7 @@ def sample(
 def _noised(clean: Tensor, noise: Tensor, timestep: Tensor) -> Tensor:
     """What the diffuser is shown of a clean latent at a timestep, which may be fractional.
 
-    Its variance is preserved whatever the sampler computes with. Between timesteps the ratio of noise to signal is
-    interpolated linearly, as the Euler sampler does.
+    Its variance is preserved whatever the sampler computes with.
     """
-    alphas = alphas_cumprod()
-    ratios = ((1 - alphas) / alphas).sqrt()
-    t = float(timestep)
-    low = min(int(t), STEPS - 2)
-    ratio = float(torch.lerp(ratios[low], ratios[low + 1], t - low))
+    ratio = float(noise_ratio(timestep.reshape(1)))
     return (clean + ratio * noise) / (1 + ratio**2) ** 0.5

@@ -10,6 +10,12 @@ from ..config import UNetConfig
 from .kit import Kit, Stage
 
 
+def pooled(tokens: Tensor) -> Tensor:
+    """Tokens ``[B, T, D]`` as one of length 1 that tells of the whole time: ``[B, 1, D]``."""
+    # In single precision: a sum of squares overflows or vanishes in half precision.
+    return F.normalize(tokens.float().mean(1, keepdim=True), dim=-1).to(tokens.dtype)
+
+
 class EnvironmentEncoder(nn.ModuleList):
     """Encodes a noisy latent as one token of length 1, or as one per time step.
 

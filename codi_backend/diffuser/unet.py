@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..config import UNetConfig
-from .environment import EnvironmentEncoder
+from .environment import EnvironmentEncoder, pooled
 from .factory import AttentionFunction, Factory
 from .factory import attention as default_attention
 from .kit import Kit, Stage, kit_for
@@ -186,4 +186,4 @@ class UNet(nn.Module):
             return _resampled(tokens, h.shape[2])
         if self.config.environment_time == "frames" and frames is not None:
             return _resampled(tokens, frames).flatten(0, 1)[:, None]
-        return F.normalize(tokens.float().mean(1, keepdim=True), dim=-1).to(tokens.dtype)
+        return pooled(tokens)

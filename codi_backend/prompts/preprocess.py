@@ -14,6 +14,8 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..config import VisionEncoderConfig
+
 _MEAN = (0.48145466, 0.4578275, 0.40821073)
 _STD = (0.26862954, 0.26130258, 0.27577711)
 
@@ -125,6 +127,16 @@ def clip_pixels(pixels: Tensor, size: int = 224) -> Tensor:
     if video:
         result = result.unflatten(0, (len(pixels), -1)).transpose(1, 2)
     return result.to(pixels.device)
+
+
+def looked_at(pixels: Tensor, look: VisionEncoderConfig, video: bool) -> Tensor:
+    """What an encoder of this configuration sees of images ``[B, 3, H, W]`` or videos ``[B, 3, T, H, W]``, in 0..1.
+
+    `clip_pixels` makes its input of that.
+    """
+    if video:
+        return square_video(thinned(pixels, look.frames), look.video_side)
+    return square_image(pixels, look.image_side)
 
 
 def thinned(pixels: Tensor, frames: int | None) -> Tensor:

@@ -7,39 +7,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from ..diffuser import Diffuser
+from ..diffuser.environment import pooled
 from ..diffusion import STEPS
 from ..modality import modality
 from ..prompts import TextEncoder
 from .contrast import Contrast
-from .diffusers import DiffusionStage, Latents, alignment_parts, temporal_parameters
-
-
-class EnvironmentStage(DiffusionStage):
-    """An environment encoder learns to say what its noisy stream is about.
-
-    That is the prompt embedding of its description, as far as it can be told through the noise. All streams then speak
-    one language, the prompts', so that those understand each other that were never trained together, and connectors
-    have something to hear from their first step on. For videos only the temporal blocks learn, as in the diffuser.
-    """
-
-    def __init__(self, diffuser: Diffuser, text_encoder: TextEncoder, data: Latents, stream: str):
-        super().__init__(diffuser, text_encoder, data, (stream,))
-        self.name = f"environment_{stream}"
-        diffuser.requires_grad_(False)
-        encoder = diffuser.networks[modality(stream).network].environment_encoder
-        for p in temporal_parameters(encoder) if stream == "video" else encoder.parameters():
-            p.requires_grad_(True)
-
-    def batch(self, step: int, size: int, seed: int) -> dict[str, Any]:
-        return self.data.batch(step, size, seed, self.streams, self.prompts, leave_out=0.0, empty=0.0)
-
-    def forward(self, batch: dict[str, Any], generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        noisy, _, timesteps, _ = self.noised(batch, generator)
-        (environment,) = self.diffuser.environment(noisy, timesteps).values()
-        return self.gap(environment, batch["described"]), {}
+from .diffusers import DiffusionStage, Latents, alignment_parts
 
 
 class AlignmentStage(DiffusionStage):
@@ -96,16 +71,18 @@ class AlignmentStage(DiffusionStage):
         return (STEPS * torch.rand(size, generator=generator).sqrt()).long().clamp(max=STEPS - 1)
 
     def forward(self, batch: dict[str, Any], generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        noisy, noise, timesteps, context = self.noised(batch, generator)
+        noisy, noise, timesteps = self.noised(batch, generator)
+        context = self.context(batch, generator)
         environment = self.diffuser.environment(noisy, timesteps)
         predicted = self.diffuser(noisy, timesteps, context, alignment="paper", environment=environment)
         errors = {m: self.error(predicted[m], noise[m], timesteps) for m in noisy}
-        a, b = (F.normalize(environment[m].mean(1), dim=-1) for m in noisy)
+        a, b = (pooled(environment[m])[:, 0] for m in noisy)
         contrast = self.contrast(a, b)
         loss = sum(errors.values()) / len(errors) + self.contrast_weight * contrast
         figures = {m: float(e.detach()) for m, e in errors.items()} | {"contrast": float(contrast.detach())}
         if self.gap_weight:
-            gap = sum(self.gap(environment[m], batch["described"]) for m in noisy) / len(noisy)
+            shown = self.embed(batch["described"])
+            gap = sum(self.gap(environment[m], shown) for m in noisy) / len(noisy)
             loss = loss + self.gap_weight * gap
             figures["gap"] = float(gap.detach())
         return loss, figures

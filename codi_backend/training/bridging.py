@@ -14,7 +14,7 @@ from ..data import ShapesAndChimes
 from ..data.captions import caption, shown
 from ..model import CoDi
 from ..prompts.audio import log_mel
-from ..prompts.preprocess import clip_pixels, thinned
+from ..prompts.preprocess import clip_pixels, looked_at
 from .contrast import Contrast
 from .loop import Stage
 
@@ -70,8 +70,9 @@ class BridgingStage(Stage):
         if self.modality == "audio":
             embedding = self.encoder(contents, self.encoder.config.input_rate)[:, 0]
         else:
-            pixels = clip_pixels(thinned(contents, self.encoder.config.frames), self.encoder.config.image_size)
-            embedding = self.encoder(pixels)[:, 0]
+            look = self.encoder.config
+            square = looked_at(contents, look, self.modality == "video")
+            embedding = self.encoder(clip_pixels(square, look.image_size))[:, 0]
         contrast = self.contrast(text, embedding, captions)
         distance = (1 - (text * embedding).sum(-1)).mean()
         figures = {"contrast": float(contrast.detach()), "distance": float(distance.detach())}

@@ -58,8 +58,8 @@ class DiffusionStage(Stage):
 
     def noised(
         self, batch: dict[str, Any], generator: torch.Generator
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor, Tensor]:
-        """Noisy latents, their noise, timesteps ``[B]`` and context ``[B, 1, D]``."""
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
+        """Noisy latents, their noise, and timesteps ``[B]``."""
         device = self.alphas.device
         streams = [name for name in self.streams if name in batch]
         size = len(batch["captions"])
@@ -69,30 +69,34 @@ class DiffusionStage(Stage):
         for name, latent in noisy.items():
             if latent.ndim == 4:
                 noisy[name] = latent.contiguous(memory_format=torch.channels_last)
-        return noisy, noise, timesteps, self._context(batch, generator)
+        return noisy, noise, timesteps
 
     def timesteps(self, size: int, generator: torch.Generator) -> Tensor:
         """The noise levels of a batch, ``[size]``."""
         return torch.randint(0, STEPS, (size,), generator=generator)
 
     @torch.no_grad()
-    def _context(self, batch: dict[str, Any], generator: torch.Generator) -> Tensor:
-        device = self.alphas.device
-        context = self.text_encoder(self.text_encoder.tokenize(batch["captions"]).to(device))
+    def embed(self, texts: list[str]) -> Tensor:
+        """Prompt embeddings of texts, ``[B, 1, D]``."""
+        return self.text_encoder(self.text_encoder.tokenize(texts).to(self.alphas.device))
+
+    @torch.no_grad()
+    def context(self, batch: dict[str, Any], generator: torch.Generator) -> Tensor:
+        """What the diffuser is prompted with, ``[B, 1, D]``."""
+        context = self.embed(batch["captions"])
         if "embedding" in batch:
-            is_text = batch["is_text"].to(device)[:, None, None]
-            context = torch.where(is_text, context, batch["embedding"].to(device, context.dtype)[:, None])
+            is_text = batch["is_text"].to(context.device)[:, None, None]
+            context = torch.where(is_text, context, batch["embedding"].to(context)[:, None])
         if self.prompt_noise:
             noise = torch.randn(context.shape, generator=generator).to(context)
             length = self.prompt_noise * torch.rand(len(context), 1, 1, generator=generator).to(context)
             context = F.normalize(context + length / math.sqrt(context.shape[-1]) * noise, dim=-1)
         return context
 
-    def gap(self, environment: Tensor, described: list[str]) -> Tensor:
-        """Mean distance between environment tokens ``[B, T, D]`` and the prompt embeddings of what the streams show."""
-        with torch.no_grad():
-            target = self.text_encoder(self.text_encoder.tokenize(described).to(environment.device))[:, 0]
-        return (1 - F.cosine_similarity(environment.mean(1), target, dim=-1)).mean()
+    @staticmethod
+    def gap(environment: Tensor, shown: Tensor) -> Tensor:
+        """Mean distance of environment tokens ``[B, T, D]`` from embeddings of what the streams show, ``[B, 1, D]``."""
+        return (1 - F.cosine_similarity(environment.mean(1), shown[:, 0], dim=-1)).mean()
 
     def error(self, predicted: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """The v loss."""
@@ -133,8 +137,8 @@ class DiffuserStage(DiffusionStage):
         return self.data.batch(step, size, seed, self.streams, self.prompts, leave_out=0.25, empty=0.1)
 
     def forward(self, batch: dict[str, Any], generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        noisy, noise, timesteps, context = self.noised(batch, generator)
-        predicted = self.diffuser(noisy, timesteps, context)
+        noisy, noise, timesteps = self.noised(batch, generator)
+        predicted = self.diffuser(noisy, timesteps, self.context(batch, generator))
         (stream,) = self.streams
         return self.error(predicted[stream], noise[stream], timesteps), {}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,8 @@ from torch import Tensor
 
 from ..data import ShapesAndChimes, sample_scene
 from ..data.captions import caption, partial_caption, shown
-from ..modality import modality
 from ..model import CoDi
+from .encoding import stored_latents
 
 _CHUNK = 64
 VIDEOS = 6_000  # clips are costly to encode; the other modalities have all scenes
@@ -54,16 +55,12 @@ class SceneLatents:
                 save_file({name: _encode(name, encode, rows, seed, report)}, path)
             return load_file(path)[name]
 
-        def latent(name: str, items: Any) -> Tensor:
-            z = _encode_clips(codi, items) if name == "video" else codi.encode(name, items)
-            return z * codi.autoencoders[modality(name).network].config.scale_factor
-
         def embedding(name: str, items: Any) -> Tensor:
             rate = codi.config.audio_autoencoder.mel.sample_rate if name == "audio" else None
-            return codi.prompt(name, items, rate).embedding[:, 0]
+            return codi.prompt(name, items, rate).embedding[:, 0].half()
 
         return cls(
-            {name: stored("latents", name, latent) for name in streams},
+            {name: stored("latents", name, functools.partial(stored_latents, codi)) for name in streams},
             seed,
             {name: stored("embeddings", name, embedding) for name in prompts if name != "text"},
         )
@@ -119,14 +116,6 @@ class SceneLatents:
         return batch
 
 
-def _encode_clips(codi: CoDi, clips: Tensor) -> Tensor:
-    """Like ``codi.encode("video", clips)``; a frame that equals the one before it is encoded once."""
-    frames = clips.transpose(1, 2).flatten(0, 1)
-    changed = torch.cat([torch.ones(1, dtype=torch.bool), (frames[1:] != frames[:-1]).flatten(1).any(1)])
-    z = codi.encode("image", frames[changed])[changed.cumsum(0) - 1]
-    return z.unflatten(0, (len(clips), -1)).transpose(1, 2)
-
-
 @torch.inference_mode()
 def _encode(
     name: str, encode: Callable[[str, Any], Tensor], count: int, seed: int, report: Callable[[str], None]
@@ -135,7 +124,7 @@ def _encode(
     rows = []
     for first in range(0, count, _CHUNK):
         items = [data[i][name] for i in range(first, min(first + _CHUNK, count))]
-        rows.append(encode(name, items if name == "text" else torch.stack(items)).half().clone())
+        rows.append(encode(name, items if name == "text" else torch.stack(items)))
         if first % (32 * _CHUNK) == 0:
             report(f"encoding {name}: {first}/{count}")
     return torch.cat(rows).contiguous()

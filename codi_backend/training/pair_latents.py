@@ -20,6 +20,7 @@ from ..data.entries import Content, Member
 from ..data.pairs import Pairs, shuffled_rows
 from ..modality import modality
 from ..model import CoDi
+from .encoding import stored_latents
 
 _CHUNK = 8
 
@@ -74,7 +75,7 @@ class PairLatents:
         items = read_all(pairs, workers)
         while chunk := list(islice(items, _CHUNK)):
             for name in streams:
-                rows[name].append(_encode(codi, name, torch.stack([item[name] for item in chunk])))
+                rows[name].append(stored_latents(codi, name, torch.stack([item[name] for item in chunk])))
             captions += [item["text"] for item in chunk]
             if len(captions) % (64 * _CHUNK) == 0:
                 report(f"encoding {len(captions)}/{len(pairs)}")
@@ -106,13 +107,6 @@ class PairLatents:
         batch["captions"] = ["" if nothing else self.captions[row] for row, nothing in zip(rows, unsaid)]
         batch["described"] = [self.captions[row] for row in rows]
         return batch
-
-
-@torch.inference_mode()
-def _encode(codi: CoDi, name: str, contents: Tensor) -> Tensor:
-    autoencoder = codi.autoencoders[modality(name).network]
-    latents = codi.encode(name, contents.to(next(autoencoder.parameters()).device))
-    return (latents * autoencoder.config.scale_factor).half().cpu().clone()
 
 
 def _mark(codi: CoDi, pairs: Pairs) -> str:

@@ -20,10 +20,11 @@ from ..config import CoDiConfig
 from ..data import ShapesAndChimes
 from ..modality import modality
 from ..model import CoDi
-from .alignment import AlignmentStage, EnvironmentStage
+from .alignment import AlignmentStage
 from .autoencoders import AutoencoderStage
 from .bridging import BridgingStage
 from .diffusers import DiffuserStage
+from .environment import EnvironmentStage
 from .execution import Execution
 from .latents import SceneLatents
 from .loop import Options, Stage, train

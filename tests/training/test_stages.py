@@ -9,11 +9,12 @@ import torch
 from torch.nn import functional as F
 
 from codi_backend.diffusion import alphas_cumprod
-from codi_backend.training.alignment import AlignmentStage, EnvironmentStage
+from codi_backend.training.alignment import AlignmentStage
 from codi_backend.training.autoencoders import AutoencoderStage
 from codi_backend.training.bridging import BridgingStage
 from codi_backend.training.contrast import Contrast
 from codi_backend.training.diffusers import DiffuserStage, alignment_parts
+from codi_backend.training.environment import EnvironmentStage
 from codi_backend.training.loop import Options, train
 from codi_backend.training.prompts import PromptStage
 
@@ -141,8 +142,9 @@ def test_environment(tmp_path, data, codi, stream):
 def test_environment_is_told_apart_from_what_is_shown(data, codi):
     stage = EnvironmentStage(codi.diffuser, codi.prompt_encoders["text"], data, "image")
     token = codi.prompt("text", ["three red stars", "one blue heart"]).embedding
-    assert float(stage.gap(token, ["three red stars", "one blue heart"])) == pytest.approx(0, abs=1e-6)
-    assert float(stage.gap(-token, ["three red stars", "one blue heart"])) == pytest.approx(2, abs=1e-6)
+    shown = stage.embed(["three red stars", "one blue heart"])
+    assert float(stage.gap(token, shown)) == pytest.approx(0, abs=1e-6)
+    assert float(stage.gap(-token, shown)) == pytest.approx(2, abs=1e-6)
 
 
 def test_other_widths_have_no_gap(data, codi):
@@ -202,7 +204,7 @@ def test_loss_is_the_v_loss(data, codi, monkeypatch, streams):
 def test_prompts_are_blurred(data, codi):
     stage = DiffuserStage(codi.diffuser, codi.prompt_encoders["text"], data, "image", prompt_noise=0.3)
     batch = stage.batch(0, 200, 0)
-    *_, blurred = stage.noised(batch, torch.Generator().manual_seed(0))
+    blurred = stage.context(batch, torch.Generator().manual_seed(0))
     sharp = codi.prompt("text", batch["captions"]).embedding
     torch.testing.assert_close(blurred.norm(dim=-1), torch.ones(200, 1))
     distance = (blurred - sharp).norm(dim=-1)
