@@ -269,7 +269,8 @@ def _similarity(options: argparse.Namespace) -> None:
     import dataclasses
     import json
 
-    from .evaluation.similarity import compare_alignments, read_content, save_heat_map
+    from .evaluation.heat_map import heat_map
+    from .evaluation.similarity import compare_alignments, read_content
     from .model import CoDi
 
     codi = CoDi.load(_source(options.model))
@@ -289,7 +290,7 @@ def _similarity(options: argparse.Namespace) -> None:
         options.out.mkdir(parents=True, exist_ok=True)
         plain = {name: dataclasses.asdict(matrix) for name, matrix in matrices.items()}
         (options.out / "similarity.json").write_text(json.dumps(plain, indent=1) + "\n")
-        save_heat_map(matrices, options.out / "similarity.png")
+        heat_map(matrices).save(options.out / "similarity.png")
 
 
 def _add_download(commands: argparse._SubParsersAction) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import ModuleType
 
 import torch
 from torch import Tensor, nn
@@ -10,11 +11,24 @@ from torch import Tensor, nn
 from ..config import MelConfig
 
 
+def torchaudio_functional() -> ModuleType:
+    """`torchaudio.functional`, imported when a sound is at hand, so that whoever lacks torchaudio lacks sounds only.
+
+    `ImportError` with the remedy when it cannot be imported.
+    """
+    try:
+        import torchaudio.functional
+    except (ImportError, OSError, RuntimeError) as error:  # missing, or built for another torch
+        raise ImportError(
+            f"Sounds need torchaudio, which cannot be imported here ({error}); "
+            f"install the torchaudio that goes with torch {torch.__version__}."
+        ) from error
+    return torchaudio.functional
+
+
 def mel_bank(config: MelConfig) -> Tensor:
     """Slaney's triangular mel filters, ``[n_fft // 2 + 1, bands]``."""
-    import torchaudio.functional
-
-    return torchaudio.functional.melscale_fbanks(
+    return torchaudio_functional().melscale_fbanks(
         config.n_fft // 2 + 1,
         config.f_min,
         config.f_max,
@@ -58,15 +72,13 @@ class LogMel(nn.Module):
 
     def invert(self, log_mel: Tensor, iterations: int = 32) -> Tensor:
         """``[B, 1, T, bands]`` -> waveform ``[B, 1, T * hop]``. Deterministic."""
-        import torchaudio.functional
-
         config = self.config
         mel = log_mel.squeeze(1).transpose(1, 2).float().exp()
         # What lies at the floor is silence, not a faint hiss.
         mel = torch.where(mel < 1.5 * config.floor, torch.zeros_like(mel), mel)
         mel = torch.cat([mel, mel[..., -1:]], -1)  # T * hop samples have T + 1 centred frames
         magnitude = self._magnitude(mel)
-        wave = torchaudio.functional.griffinlim(
+        wave = torchaudio_functional().griffinlim(
             magnitude,
             self.window,
             config.n_fft,
@@ -95,7 +107,5 @@ def resample(waveform: Tensor, sample_rate: int, target: int) -> Tensor:
     """Band-limited resampling of ``[..., N]``."""
     if sample_rate == target:
         return waveform
-    import torchaudio.functional
-
     divisor = math.gcd(sample_rate, target)
-    return torchaudio.functional.resample(waveform, sample_rate // divisor, target // divisor)
+    return torchaudio_functional().resample(waveform, sample_rate // divisor, target // divisor)

@@ -85,6 +85,12 @@ def sample_scene(seed: int, index: int, split: str = "train") -> Scene:
     )
 
 
+def make_scene(colour: str, shape: str, count: int, tempo: str, start: float, seed: int) -> Scene:
+    """A scene of these attributes, whose loudness and places follow from `seed`."""
+    rng = np.random.default_rng(seed)
+    return Scene(colour, shape, count, tempo, start, float(rng.uniform(*PEAK_RANGE)), _places(rng, count))
+
+
 def _places(rng: np.random.Generator, count: int) -> tuple[tuple[int, int, int], ...]:
     while True:  # start afresh when the last object finds no room
         places: list[tuple[int, int, int]] = []

@@ -16,6 +16,16 @@ def pooled(tokens: Tensor) -> Tensor:
     return F.normalize(tokens.float().mean(1, keepdim=True), dim=-1).to(tokens.dtype)
 
 
+def resampled(tokens: Tensor, steps: int) -> Tensor:
+    """``[B, T, D] -> [B, steps, D]``, linearly interpolated in time."""
+    return F.interpolate(tokens.transpose(1, 2), size=steps, mode="linear").transpose(1, 2)
+
+
+def moments(tokens: Tensor) -> Tensor:
+    """The channels that tell what happens when, of tokens that keep time: ``[B, T, D] -> [B, T, D / 2]``."""
+    return tokens.chunk(2, -1)[0]
+
+
 class EnvironmentEncoder(nn.ModuleList):
     """Encodes a noisy latent as one token of length 1, or as one per time step.
 

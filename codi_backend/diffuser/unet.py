@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..config import UNetConfig
-from .environment import EnvironmentEncoder, pooled
+from .environment import EnvironmentEncoder, pooled, resampled
 from .factory import AttentionFunction, Factory
 from .factory import attention as default_attention
 from .kit import Kit, Stage, kit_for
@@ -28,11 +28,6 @@ def sinusoid(timesteps: Tensor, width: int) -> Tensor:
 def fold_frames(x: Tensor) -> tuple[Tensor, int | None]:
     """Move the frames of a video ``[B, C, T, H, W]`` to the batch axis; other latents have no frames (None)."""
     return (x.transpose(1, 2).flatten(0, 1), x.shape[2]) if x.ndim == 5 else (x, None)
-
-
-def _resampled(tokens: Tensor, steps: int) -> Tensor:
-    """``[B, T, D] -> [B, steps, D]``, linearly interpolated in time."""
-    return F.interpolate(tokens.transpose(1, 2), size=steps, mode="linear").transpose(1, 2)
 
 
 class UNet(nn.Module):
@@ -183,7 +178,7 @@ class UNet(nn.Module):
         if tokens.shape[1] == 1:
             return tokens
         if self.config.environment_time == "rows":
-            return _resampled(tokens, h.shape[2])
+            return resampled(tokens, h.shape[2])
         if self.config.environment_time == "frames" and frames is not None:
-            return _resampled(tokens, frames).flatten(0, 1)[:, None]
+            return resampled(tokens, frames).flatten(0, 1)[:, None]
         return pooled(tokens)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch.nn.functional import normalize
 
 from ..conditioning import Prompt, interpolate
 from ..config import ImageAutoencoderConfig
@@ -47,16 +48,23 @@ def similarity(codi: CoDi, contents: Mapping[str, tuple[str, Any]]) -> Similarit
     ValueError
         If there is nothing to compare, the model lacks a prompt encoder, or batch sizes differ.
     """
-    if not contents:
+    return compare({label: _prompt(codi, name, content).embedding for label, (name, content) in contents.items()})
+
+
+def compare(embeddings: Mapping[str, Tensor]) -> Similarity:
+    """Cosines between prompt embeddings ``[B, 1, D]``, by label; of one batch size, or of 1.
+
+    `ValueError` if there is nothing to compare or batch sizes differ.
+    """
+    if not embeddings:
         raise ValueError("There is nothing to compare: give at least one content.")
-    embeddings = [_prompt(codi, name, content).embedding[:, 0].float() for name, content in contents.values()]
-    sizes = {len(e) for e in embeddings}
+    sizes = {len(embedding) for embedding in embeddings.values()}
     if len(sizes - {1}) > 1:
         raise ValueError(f"The contents have batch sizes {sorted(sizes)}: make them equal, or 1.")
-    directions = [torch.nn.functional.normalize(e, dim=-1).expand(max(sizes), -1) for e in embeddings]
-    rows = torch.stack(directions)  # [labels, B, D]
+    directions = [normalize(embedding[:, 0].float(), dim=-1) for embedding in embeddings.values()]
+    rows = torch.stack([direction.expand(max(sizes), -1) for direction in directions])  # [labels, B, D]
     cosines = torch.einsum("ibd,jbd->ij", rows, rows) / max(sizes)
-    return Similarity(tuple(contents), tuple(tuple(row) for row in cosines.tolist()))
+    return Similarity(tuple(embeddings), tuple(tuple(row) for row in cosines.tolist()))
 
 
 def compare_alignments(
@@ -110,25 +118,6 @@ def read_content(codi: CoDi, name: str, value: str) -> Any:
         return {"waveform": samples[None], "sample_rate": rate}
     usual = codi.config.image_autoencoder or ImageAutoencoderConfig()
     return read_video(value, usual.frames)[None]
-
-
-def save_heat_map(matrices: Mapping[str, Similarity], path: Path) -> None:
-    """Draw matrices side by side, as PNG."""
-    from matplotlib.figure import Figure
-
-    size = max(len(m.labels) for m in matrices.values())
-    canvas = Figure(figsize=((1.6 + 0.8 * size) * len(matrices), 1.6 + 0.8 * size), layout="constrained")
-    for panel, (title, matrix) in zip(canvas.subplots(1, len(matrices), squeeze=False)[0], matrices.items()):
-        panel.imshow(matrix.cosines, vmin=-1, vmax=1, cmap="RdBu_r")
-        panel.set_title(title)
-        panel.set_xticks(range(len(matrix.labels)), matrix.labels, rotation=45, ha="right")
-        panel.set_yticks(range(len(matrix.labels)), matrix.labels)
-        for y, row in enumerate(matrix.cosines):
-            for x, value in enumerate(row):
-                panel.text(
-                    x, y, f"{value:.2f}", ha="center", va="center", color="white" if abs(value) > 0.6 else "black"
-                )
-    canvas.savefig(path, dpi=110)
 
 
 def _prompt(codi: CoDi, name: str, content: Any) -> Prompt:

@@ -13,7 +13,7 @@ from ..diffuser.environment import pooled
 from ..diffusion import STEPS
 from ..modality import modality
 from ..prompts import TextEncoder
-from .contrast import Contrast
+from .contrast import Contrast, TimeContrast
 from .diffusers import DiffusionStage, Latents, alignment_parts
 
 
@@ -22,8 +22,9 @@ class AlignmentStage(DiffusionStage):
 
     What is trained are connectors and environment encoders, on the new pair and, in turns with it, on the pairs of
     earlier stages, lest they be forgotten. The loss is the v loss of every stream, given the other's noisy latent;
-    InfoNCE between their environment embeddings; and their distance to the prompt embedding of what they show, which
-    keeps all streams speaking one language while they learn to tell more. Captions leave much out, since what the
+    InfoNCE between their environment embeddings, and between the moments of two streams with time; and their distance
+    to the prompt embedding of what they show, which keeps all streams speaking one language while they learn to tell
+    more. Captions leave much out, since what the
     prompt says need not be heard from another stream.
 
     Parameters
@@ -32,8 +33,9 @@ class AlignmentStage(DiffusionStage):
         The pair to align.
     replay : sequence of pairs of str
         Pairs that were aligned before.
-    contrast_weight, gap_weight : float
-        Of InfoNCE and of the distance; the distance needs environment tokens of the prompts' width.
+    contrast_weight, time_weight, gap_weight : float
+        Of InfoNCE between streams and between moments, and of the distance; the distance needs environment tokens of
+        the prompts' width.
     """
 
     def __init__(
@@ -45,13 +47,14 @@ class AlignmentStage(DiffusionStage):
         replay: Sequence[tuple[str, str]] = (),
         prompts: tuple[str, ...] = ("text",),
         contrast_weight: float = 0.02,
+        time_weight: float = 0.05,
         gap_weight: float = 0.5,
     ):
         pairs = (streams, *replay)
         super().__init__(diffuser, text_encoder, data, tuple(dict.fromkeys(m for pair in pairs for m in pair)), prompts)
         self.name = "alignment_" + "_".join(streams)
-        self.pairs, self.contrast_weight = pairs, contrast_weight
-        self.contrast = Contrast()
+        self.pairs, self.contrast_weight, self.time_weight = pairs, contrast_weight, time_weight
+        self.contrast, self.time_contrast = Contrast(), TimeContrast()
         diffuser.requires_grad_(False)
         networks = [diffuser.networks[modality(m).network] for m in self.streams]
         for network in networks:
@@ -80,6 +83,10 @@ class AlignmentStage(DiffusionStage):
         contrast = self.contrast(a, b)
         loss = sum(errors.values()) / len(errors) + self.contrast_weight * contrast
         figures = {m: float(e.detach()) for m, e in errors.items()} | {"contrast": float(contrast.detach())}
+        if all(tokens.shape[1] > 1 for tokens in environment.values()):
+            when = self.time_contrast(*environment.values())
+            loss = loss + self.time_weight * when
+            figures["time"] = float(when.detach())
         if self.gap_weight:
             shown = self.embed(batch["described"])
             gap = sum(self.gap(environment[m], shown) for m in noisy) / len(noisy)

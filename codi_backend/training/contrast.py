@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn import functional as F
 
+from ..diffuser.environment import moments, resampled
+
 
 class Contrast(nn.Module):
     """Symmetric InfoNCE between two batches of unit vectors ``[B, D]``, with a learned temperature.
@@ -33,6 +35,26 @@ class Contrast(nn.Module):
             target = (row[:, None] == row).float()
             target = target / target.sum(1, keepdim=True)
         return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+
+
+class TimeContrast(nn.Module):
+    """Symmetric InfoNCE between the moments of two streams: which belong to the same time?
+
+    Takes environment tokens ``[B, T, D]`` of both, which may have different numbers of time steps, and compares the
+    channels that tell of moments. Moments are told from others of the same sample only.
+    """
+
+    def __init__(self, temperature: float = 0.1):
+        super().__init__()
+        self.log_scale = nn.Parameter(torch.tensor(-math.log(temperature)))
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        steps = min(a.shape[1], b.shape[1])
+        a, b = (F.normalize(moments(resampled(tokens, steps)), dim=-1) for tokens in (a, b))
+        logits = self.log_scale.clamp(max=math.log(100)).exp() * a @ b.transpose(1, 2)
+        target = torch.arange(steps, device=a.device).repeat(len(a))
+        both = (F.cross_entropy(each.flatten(0, 1), target) for each in (logits, logits.transpose(1, 2)))
+        return sum(both) / 2
 
 
 def _of_all_processes(rows: Tensor) -> Tensor:

@@ -11,11 +11,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..diffuser import Diffuser
+from ..diffuser.layers import TransformerBlock
 from ..diffuser.temporal import SpatioTemporalBlock
 from ..diffusion import STEPS, add_noise, alphas_cumprod
 from ..modality import modality
 from ..prompts import TextEncoder
 from .loop import Stage
+
+_PICTURES_PER_VIDEO = 8  # of about the same cost
 
 
 class Latents(Protocol):
@@ -109,6 +112,9 @@ class DiffuserStage(DiffusionStage):
 
     For videos only the temporal blocks learn, inside the frozen network of images. With `refine` a network goes on from
     the weights that it has, which is how it gets a second round of learning rates.
+
+    With `learn_prompts` the cross-attention to the prompt learns from videos too: in a network of images it does not
+    heed what only videos show. Every third batch is then one of pictures, lest they be forgotten.
     """
 
     def __init__(
@@ -120,8 +126,10 @@ class DiffuserStage(DiffusionStage):
         prompts: tuple[str, ...] = ("text",),
         prompt_noise: float = 0.3,
         refine: bool = False,
+        learn_prompts: bool = False,
     ):
-        super().__init__(diffuser, text_encoder, data, (stream,), prompts, prompt_noise)
+        replay = ("image",) if learn_prompts and stream == "video" else ()
+        super().__init__(diffuser, text_encoder, data, (stream, *replay), prompts, prompt_noise)
         self.name = f"refine_{stream}" if refine else f"diffuser_{stream}"
         diffuser.requires_grad_(False)
         network = diffuser.networks[modality(stream).network].requires_grad_(True)
@@ -130,22 +138,37 @@ class DiffuserStage(DiffusionStage):
         of_frames = set(temporal_parameters(network))
         for p in network.parameters():
             p.requires_grad_(p.requires_grad and (p in of_frames) == (stream == "video"))
+        for p in prompt_parameters(network) if replay else ():
+            p.requires_grad_(True)
         if not refine and stream != "video":
             _scale_token_values(network)
 
     def batch(self, step: int, size: int, seed: int) -> dict[str, Any]:
-        return self.data.batch(step, size, seed, self.streams, self.prompts, leave_out=0.25, empty=0.1)
+        stream, *replay = self.streams
+        if replay and step % 3 == 2:
+            stream, size = replay[0], _PICTURES_PER_VIDEO * size
+        return self.data.batch(step, size, seed, (stream,), self.prompts, leave_out=0.25, empty=0.1)
 
     def forward(self, batch: dict[str, Any], generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         noisy, noise, timesteps = self.noised(batch, generator)
         predicted = self.diffuser(noisy, timesteps, self.context(batch, generator))
-        (stream,) = self.streams
-        return self.error(predicted[stream], noise[stream], timesteps), {}
+        (stream,) = predicted
+        error = self.error(predicted[stream], noise[stream], timesteps)
+        return error, {stream: float(error.detach())} if len(self.streams) > 1 else {}
 
 
 def temporal_parameters(module: nn.Module) -> list[nn.Parameter]:
     """The parameters that act on videos only."""
     return [p for block in module.modules() if isinstance(block, SpatioTemporalBlock) for p in block.parameters()]
+
+
+def prompt_parameters(network: nn.Module) -> list[nn.Parameter]:
+    """The parameters that bring a prompt of one token into a network; connectors have others."""
+    elsewhere = {id(p) for part in alignment_parts(network) for p in part.parameters()}
+    parts = (
+        part for m in network.modules() if isinstance(m, TransformerBlock) for part in (m.attn2.to_v, m.attn2.to_out)
+    )
+    return [p for part in parts for p in part.parameters() if id(p) not in elsewhere]
 
 
 def alignment_parts(network: nn.Module) -> tuple[nn.Module, ...]:

@@ -10,29 +10,48 @@ from torch import Tensor
 from ..diffuser import Diffuser
 from ..modality import modality
 from ..prompts import TextEncoder
+from .contrast import TimeContrast
 from .diffusers import DiffusionStage, Latents, temporal_parameters
 
 
 class EnvironmentStage(DiffusionStage):
-    """An environment encoder learns to say what its noisy stream is about.
+    """Environment encoders learn to say what their noisy streams are about, and when.
 
-    That is the prompt embedding of its description, as far as it can be told through the noise. All streams then speak
+    That is the prompt embedding of the description, as far as it can be told through the noise. All streams then speak
     one language, the prompts', so that those understand each other that were never trained together, and connectors
-    have something to hear from their first step on. For videos only the temporal blocks learn, as in the diffuser.
+    have something to hear from their first step on. Two streams with time learn in addition which moments of theirs
+    are the same (`TimeContrast`). For videos only the temporal blocks learn, as in the diffuser.
     """
 
-    def __init__(self, diffuser: Diffuser, text_encoder: TextEncoder, data: Latents, stream: str):
-        super().__init__(diffuser, text_encoder, data, (stream,))
-        self.name = f"environment_{stream}"
+    def __init__(
+        self,
+        diffuser: Diffuser,
+        text_encoder: TextEncoder,
+        data: Latents,
+        streams: tuple[str, ...],
+        time_weight: float = 0.2,
+    ):
+        super().__init__(diffuser, text_encoder, data, streams)
+        self.name = "environment_" + "_".join(streams)
         diffuser.requires_grad_(False)
-        encoder = diffuser.networks[modality(stream).network].environment_encoder
-        for p in temporal_parameters(encoder) if stream == "video" else encoder.parameters():
-            p.requires_grad_(True)
+        for stream in streams:
+            encoder = diffuser.networks[modality(stream).network].environment_encoder
+            for p in temporal_parameters(encoder) if stream == "video" else encoder.parameters():
+                p.requires_grad_(True)
+        self.time_weight = time_weight
+        self.time_contrast = TimeContrast() if len(streams) > 1 else None
 
     def batch(self, step: int, size: int, seed: int) -> dict[str, Any]:
         return self.data.batch(step, size, seed, self.streams, self.prompts, leave_out=0.0, empty=0.0)
 
     def forward(self, batch: dict[str, Any], generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         noisy, _, timesteps = self.noised(batch, generator)
-        (environment,) = self.diffuser.environment(noisy, timesteps).values()
-        return self.gap(environment, self.embed(batch["described"])), {}
+        environment = self.diffuser.environment(noisy, timesteps)
+        shown = self.embed(batch["described"])
+        gaps = {name: self.gap(tokens, shown) for name, tokens in environment.items()}
+        loss = sum(gaps.values()) / len(gaps)
+        if self.time_contrast is None:
+            return loss, {}
+        when = self.time_contrast(*environment.values())
+        figures = {name: float(gap.detach()) for name, gap in gaps.items()} | {"time": float(when.detach())}
+        return loss + self.time_weight * when, figures

@@ -43,15 +43,18 @@ OPTIONS = {
     "diffuser_image": Options(steps=10000, batch_size=32),
     "refine_image": Options(steps=2000, batch_size=64, learning_rate=1e-3, warmup=50, save_every=250),
     "refine2_image": Options(steps=1500, batch_size=64, learning_rate=1e-3, warmup=50, save_every=250),
+    "refine3_image": Options(steps=4500, batch_size=64, learning_rate=1e-3, warmup=50, save_every=250),
     "diffuser_audio": Options(steps=6000, batch_size=32),
     "refine_audio": Options(steps=1000, batch_size=32, learning_rate=1e-3, warmup=50, save_every=250),
     "diffuser_text": Options(steps=4000, batch_size=128),
     "diffuser_video": Options(steps=800, batch_size=8, warmup=50, save_every=100),
     "refine_video": Options(steps=600, batch_size=8, warmup=50, save_every=100),
-    "environment_image": Options(steps=3000, batch_size=64),
+    "refine2_video": Options(steps=2000, batch_size=8, warmup=50, save_every=100),
+    "environment_image": Options(steps=5000, batch_size=64),
     "environment_text": Options(steps=1500, batch_size=64),
-    "environment_audio": Options(steps=1500, batch_size=64),
-    "environment_video": Options(steps=300, batch_size=16, warmup=50),
+    "environment_audio": Options(steps=3000, batch_size=64),
+    "environment_video": Options(steps=500, batch_size=16, warmup=50, save_every=100),
+    "environment_audio_video": Options(steps=500, batch_size=16, warmup=50, save_every=100),
     "alignment_image_text": Options(steps=700, batch_size=32, learning_rate=1.5e-3, warmup=50, save_every=250),
     "alignment_text_audio": Options(steps=700, batch_size=32, learning_rate=1.5e-3, warmup=50, save_every=250),
     "alignment_audio_video": Options(steps=500, batch_size=8, learning_rate=1.5e-3, warmup=50, save_every=100),
@@ -145,7 +148,8 @@ def _build(name: str, out: Path, report: Callable[[str], None]) -> tuple[Stage, 
         return BridgingStage(codi, rest), {part: parts[part]}
     pair = tuple(rest.split("_"))
     earlier = _PAIRS[: _PAIRS.index(pair)] if kind == "alignment" else ()
-    streams = dict.fromkeys([*pair, *(m for both in earlier for m in both)])
+    replayed = [m for both in earlier for m in both] + (["image"] if rest == "video" else [])
+    streams = dict.fromkeys([*pair, *replayed])
     prompts = _PROMPTS[rest] if kind.startswith(("diffuser", "refine")) else ("text",)
     _load(codi, out, *(f"autoencoders.{modality(m).network}" for m in streams))
     _load(codi, out, *(f"prompt_encoders.{modality(m).network}" for m in {"text", *prompts}))
@@ -155,11 +159,12 @@ def _build(name: str, out: Path, report: Callable[[str], None]) -> tuple[Stage, 
     data = SceneLatents.load_or_encode(out, codi, tuple(streams), prompts, SCENES, report=report)
     text_encoder = codi.prompt_encoders["text"]
     if kind == "environment":
-        stage = EnvironmentStage(codi.diffuser, text_encoder, data, rest)
+        stage = EnvironmentStage(codi.diffuser, text_encoder, data, pair)
     elif kind == "alignment":
         stage = AlignmentStage(codi.diffuser, text_encoder, data, pair, earlier)
     else:
-        stage = DiffuserStage(codi.diffuser, text_encoder, data, rest, prompts, refine=kind.startswith("refine"))
+        refine = kind.startswith("refine")
+        stage = DiffuserStage(codi.diffuser, text_encoder, data, rest, prompts, refine=refine, learn_prompts=True)
     stage.name = name
     if kind != "environment":
         stage.samples = functools.partial(write_samples, codi, pair)

@@ -18,16 +18,16 @@ MODALITIES = ("text", "image", "video", "audio")
 def encoded(tmp_path_factory):
     folder, codi = tmp_path_factory.mktemp("latents"), whole.build_whole()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(latents, "VIDEOS", 2)
+        patch.setattr(latents, "TIMES", {"image": 2.0, "video": 2 / 3})
         data = SceneLatents.load_or_encode(folder, codi, MODALITIES, MODALITIES, 3, report=lambda line: None)
     return folder, codi, data
 
 
 def test_latents_are_scaled(encoded):
     _, codi, data = encoded
-    scenes = ShapesAndChimes(3, MODALITIES, seed=1, leave_out=0.0)
+    scenes = ShapesAndChimes(6, MODALITIES, seed=1, leave_out=0.0)
     for name, scale in (("image", 0.7), ("video", 0.7), ("audio", 1.3), ("text", 0.9)):
-        rows = 2 if name == "video" else 3
+        rows = {"image": 6, "video": 2}.get(name, 3)
         items = [scenes[i][name] for i in range(rows)]
         expected = scale * codi.encode(name, items if name == "text" else torch.stack(items))
         assert data.latents[name].dtype == torch.float16
@@ -36,7 +36,7 @@ def test_latents_are_scaled(encoded):
 
 def test_embeddings_are_those_of_the_prompts(encoded):
     _, codi, data = encoded
-    assert data.embeddings.keys() == {"image", "video", "audio"}
+    assert {name: len(table) for name, table in data.embeddings.items()} == {"image": 3, "video": 2, "audio": 3}
     scenes = ShapesAndChimes(3, MODALITIES, seed=1)
     for name, table in data.embeddings.items():
         items = torch.stack([scenes[i][name] for i in range(len(table))])

@@ -1,6 +1,7 @@
 """What each stage trains, and what it leaves alone."""
 
 import dataclasses
+import math
 import re
 
 import pytest
@@ -12,7 +13,7 @@ from codi_backend.diffusion import alphas_cumprod
 from codi_backend.training.alignment import AlignmentStage
 from codi_backend.training.autoencoders import AutoencoderStage
 from codi_backend.training.bridging import BridgingStage
-from codi_backend.training.contrast import Contrast
+from codi_backend.training.contrast import Contrast, TimeContrast
 from codi_backend.training.diffusers import DiffuserStage, alignment_parts
 from codi_backend.training.environment import EnvironmentStage
 from codi_backend.training.loop import Options, train
@@ -110,6 +111,19 @@ def test_diffuser(tmp_path, data, codi, stream):
     assert trained(stage, tmp_path) - unused == expected - unused
 
 
+def test_videos_and_pictures_teach_prompts_in_turns(tmp_path, data, codi):
+    stage = DiffuserStage(codi.diffuser, codi.prompt_encoders["text"], data, "video", learn_prompts=True)
+    network = "diffuser.networks.image."
+    listening = {name for part in LISTENING for name in named(stage, network + part)}
+    prompts = {n for n in named(stage, network) if re.search(r"attn2\.to_(v|out)", n)} - listening
+    temporal = {n for n in named(stage, network) if re.search(r"temporal_|\.1\.ff\.|frameshift", n)} - listening
+    assert prompts and learning(stage) == prompts | temporal
+    assert prompts <= trained(stage, tmp_path)
+    turns = [stage.batch(step, 2, 0) for step in range(3)]
+    assert [len(turn.get("video", ())) for turn in turns] == [2, 2, 0] and len(turns[2]["image"]) == 16
+    assert stage(turns[2], torch.Generator().manual_seed(0))[1].keys() == {"image"}
+
+
 @pytest.mark.parametrize(
     ("pair", "replay"),
     [
@@ -123,7 +137,7 @@ def test_alignment(tmp_path, data, codi, pair, replay):
     networks = {"image" if m == "video" else m for both in (pair, *replay) for m in both}
     learns = {n for s in networks for p in LISTENING for n in named(stage, f"diffuser.networks.{s}.{p}")}
     names = trained(stage, tmp_path)
-    assert names <= learning(stage) == learns | {"contrast.log_scale"}
+    assert names <= learning(stage) == learns | {"contrast.log_scale", "time_contrast.log_scale"}
     assert "contrast.log_scale" in names
     first = {"image" if m == "video" else m for m in pair}
     for part in LISTENING:
@@ -132,15 +146,35 @@ def test_alignment(tmp_path, data, codi, pair, replay):
 
 @pytest.mark.parametrize("stream", ["image", "text", "audio", "video"])
 def test_environment(tmp_path, data, codi, stream):
-    stage = EnvironmentStage(codi.diffuser, codi.prompt_encoders["text"], data, stream)
+    stage = EnvironmentStage(codi.diffuser, codi.prompt_encoders["text"], data, (stream,))
     encoder = f"diffuser.networks.{'image' if stream == 'video' else stream}.environment_encoder."
     temporal = {n for n in named(stage, encoder) if re.search(r"temporal_|\.1\.ff\.|frameshift", n)}
     assert learning(stage) == (temporal if stream == "video" else named(stage, encoder))
     assert trained(stage, tmp_path) - temporal == (set() if stream == "video" else learning(stage) - temporal)
 
 
+def test_environments_learn_together(tmp_path, data, codi):
+    stage = EnvironmentStage(codi.diffuser, codi.prompt_encoders["text"], data, ("audio", "video"))
+    of_sound = named(stage, "diffuser.networks.audio.environment_encoder.")
+    of_video = {n for n in learning(stage) if n.startswith("diffuser.networks.image.environment_encoder.")}
+    assert of_video and all(re.search(r"temporal_|\.1\.ff\.|frameshift", n) for n in of_video)
+    assert learning(stage) == of_sound | of_video | {"time_contrast.log_scale"}
+    assert of_sound <= trained(stage, tmp_path)
+
+
+@torch.no_grad()
+def test_moments_are_told_apart():
+    contrast, moments = TimeContrast(), torch.eye(8)[None]
+    tokens = torch.cat([moments, torch.ones(1, 8, 8)], -1)
+    assert float(contrast(tokens, tokens)) < 0.01 < 5 < float(contrast(tokens, tokens.flip(1)))
+    # What holds for the whole stream tells nothing about when.
+    assert float(contrast(torch.ones(1, 8, 16), tokens)) == pytest.approx(math.log(8), abs=1e-3)
+    fine = torch.cat([moments.repeat_interleave(2, 1), torch.ones(1, 16, 8)], -1)
+    assert float(contrast(fine, tokens)) < 0.1
+
+
 def test_environment_is_told_apart_from_what_is_shown(data, codi):
-    stage = EnvironmentStage(codi.diffuser, codi.prompt_encoders["text"], data, "image")
+    stage = EnvironmentStage(codi.diffuser, codi.prompt_encoders["text"], data, ("image",))
     token = codi.prompt("text", ["three red stars", "one blue heart"]).embedding
     shown = stage.embed(["three red stars", "one blue heart"])
     assert float(stage.gap(token, shown)) == pytest.approx(0, abs=1e-6)
@@ -181,7 +215,13 @@ def test_alignment_leaves_single_streams_alone(tmp_path, data, codi):
 @pytest.mark.parametrize("streams", [("image",), ("image", "audio")])
 def test_loss_is_the_v_loss(data, codi, monkeypatch, streams):
     stage = AlignmentStage(
-        codi.diffuser, codi.prompt_encoders["text"], data, ("image", "audio"), contrast_weight=0, gap_weight=0
+        codi.diffuser,
+        codi.prompt_encoders["text"],
+        data,
+        ("image", "audio"),
+        contrast_weight=0,
+        time_weight=0,
+        gap_weight=0,
     )
     if len(streams) == 1:
         stage = DiffuserStage(codi.diffuser, codi.prompt_encoders["text"], data, *streams)
