@@ -19,7 +19,7 @@ from .diffuser.joint import Strength
 from .diffusion import stream_noise
 from .modality import MODALITIES, modality
 from .parts import FIELDS, build
-from .prompts.preprocess import clip_pixels, looked_at
+from .prompts.preprocess import clip_input, clip_nothing
 from .sampling import sample
 from .tensor_files import convert
 
@@ -185,13 +185,9 @@ class CoDi(nn.Module):
             embedding = encoder(sounds, sample_rate)
             unconditional = encoder(torch.zeros_like(sounds[:1]), sample_rate)
         else:
-            look = encoder.config
-            square = looked_at(content, look, name == "video")
-            grey = torch.full_like(square[:1], 0.5)
-            embedding, unconditional = (
-                encoder(clip_pixels(pixels, look.image_size).to(weight.device, weight.dtype))
-                for pixels in (square, grey)
-            )
+            pixels = clip_input(content, encoder.config, name == "video")
+            nothing = clip_nothing(encoder.config, pixels.shape[2] if name == "video" else None)
+            embedding, unconditional = (encoder(inputs.to(weight.device, weight.dtype)) for inputs in (pixels, nothing))
         return Prompt(embedding, unconditional.expand_as(embedding))
 
     @torch.inference_mode()

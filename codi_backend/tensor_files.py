@@ -81,7 +81,7 @@ class TensorFile:
                     "not loaded: get it as safetensors."
                 ) from error
             raise self._unreadable(error) from error
-        except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
+        except (RuntimeError, EOFError, OSError, ValueError, LookupError, AttributeError, TypeError) as error:
             raise self._unreadable(error) from error
 
     def _unreadable(self, error: Exception) -> ValueError:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import math
+from fractions import Fraction
 from types import ModuleType
 
 import torch
 from torch import Tensor, nn
 
 from ..config import MelConfig
+
+_MAX_RATIO = 2000
 
 
 def torchaudio_functional() -> ModuleType:
@@ -104,8 +106,12 @@ class LogMel(nn.Module):
 
 
 def resample(waveform: Tensor, sample_rate: int, target: int) -> Tensor:
-    """Band-limited resampling of ``[..., N]``."""
+    """Band-limited resampling of ``[..., N]``.
+
+    Rates without a simple ratio, such as 44 099 and 16 000 Hz, are taken for their nearest neighbours that have one, a
+    millionth off: the filter for the exact ratio would fill gigabytes.
+    """
     if sample_rate == target:
         return waveform
-    divisor = math.gcd(sample_rate, target)
-    return torchaudio_functional().resample(waveform, sample_rate // divisor, target // divisor)
+    ratio = Fraction(target, sample_rate).limit_denominator(max(_MAX_RATIO, sample_rate // target))
+    return torchaudio_functional().resample(waveform, ratio.denominator, ratio.numerator)

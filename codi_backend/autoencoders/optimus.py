@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -87,6 +87,7 @@ class TextAutoencoder(nn.Module):
         greedy: bool | None = None,
         seed: int = 0,
         max_tokens: int = 30,
+        progress: Callable[[int, int], None] | None = None,
     ) -> list[str]:
         """Latents ``[B, D]`` -> texts, repeated words and phrases removed as in the released code.
 
@@ -95,10 +96,17 @@ class TextAutoencoder(nn.Module):
         """
         vocabulary = self.vocabulary
         how = TokenSampling(temperature, top_k, top_p, self.config.greedy if greedy is None else greedy)
-        return [drop_repeats(vocabulary.text(ids)) for ids in self.sample(latents, how, seed, max_tokens)]
+        return [drop_repeats(vocabulary.text(ids)) for ids in self.sample(latents, how, seed, max_tokens, progress)]
 
     @torch.no_grad()
-    def sample(self, latents: Tensor, how: TokenSampling, seed: int = 0, max_tokens: int = 30) -> list[list[int]]:
+    def sample(
+        self,
+        latents: Tensor,
+        how: TokenSampling,
+        seed: int = 0,
+        max_tokens: int = 30,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> list[list[int]]:
         """Draw the tokens of a text for each latent.
 
         Parameters
@@ -111,6 +119,8 @@ class TextAutoencoder(nn.Module):
             others of its batch.
         max_tokens : int
             Length at which a text is ended, its beginning and end included.
+        progress : callable, optional
+            Called before every token with the number of tokens so far and `max_tokens`; what it raises ends the work.
 
         Returns
         -------
@@ -126,7 +136,9 @@ class TextAutoencoder(nn.Module):
         texts = [[end - 1] for _ in latents]
         generators = [torch.Generator().manual_seed(seed) for _ in latents]
         cache = self.decoder.begin(latents)
-        for _ in range(max_tokens - 2):
+        for count in range(1, max_tokens - 1):
+            if progress is not None:
+                progress(count, max_tokens)
             last = torch.tensor([ids[-1:] for ids in texts], device=latents.device)
             hidden, cache = self.decoder(last, latents, cache)
             for ids, logits, generator in zip(texts, self.decoder.logits(hidden[:, -1]).float().cpu(), generators):

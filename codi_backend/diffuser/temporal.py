@@ -47,7 +47,8 @@ class PositionTable(RawParameter):
     """A learned row per frame or per frame rate, ``[1, 30, C]``."""
 
     def __init__(self, channels: int, make: Factory) -> None:
-        super().__init__(0.02 * torch.randn(1, MAX_FRAMES, channels, dtype=make.dtype, device=make.device))
+        table = 0.02 * torch.randn(1, MAX_FRAMES, channels, device=make.device)
+        super().__init__(table.to(make.dtype or table.dtype))  # nothing can be drawn in 8 bits
 
 
 class ClampedNorm(RawParameter):

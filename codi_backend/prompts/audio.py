@@ -63,11 +63,14 @@ class AudioEncoder(nn.Module):
         ValueError
             For another shape, an empty sound, samples that are not finite, or an impossible rate.
         """
+        return self.embed(log_mel(self.heard(waveform, sample_rate), self.config.mel))
+
+    def heard(self, waveform: Tensor, sample_rate: int) -> Tensor:
+        """What the encoder hears of ``[B, 1, N]``: single-precision ``[B, 1, samples]`` at `config.mel.sample_rate`."""
         _check(waveform, sample_rate)
         config = self.config
         waveform = resample(waveform.float(), sample_rate, config.input_rate)
-        waveform = fit(resample(waveform, config.input_rate, config.mel.sample_rate), config.samples)
-        return self.embed(log_mel(waveform, config.mel))
+        return fit(resample(waveform, config.input_rate, config.mel.sample_rate), config.samples)
 
     def embed(self, mel: Tensor) -> Tensor:
         """Single-precision decibels ``[B, 1, T, bands]`` from `log_mel` -> embeddings ``[B, 1, embedding_dim]``."""
@@ -148,7 +151,7 @@ class _BandNorm(nn.Module):
 
 
 class _PatchEmbedding(nn.Module):
-    """``[B, 1, size, size]`` -> ``[B, size // patch, size // patch, C]`` in the dtype of the parameters."""
+    """``[B, 1, size, size]`` -> ``[B, size // patch, size // patch, C]``."""
 
     def __init__(self, patch: int, width: int, make: Factory) -> None:
         super().__init__()
@@ -156,8 +159,11 @@ class _PatchEmbedding(nn.Module):
         self.norm = make.layer_norm(width)
 
     def forward(self, image: Tensor) -> Tensor:
-        # Half precision begins here: the spectrogram, which spans 200 dB, stays in single precision.
-        return self.norm(self.proj(image.to(self.proj.weight.dtype)).permute(0, 2, 3, 1))
+        # Half precision begins here: the spectrogram, which spans 200 dB, stays in single precision. ComfyUI's layers
+        # bring their weights to what they are given instead.
+        if not getattr(self.proj, "comfy_cast_weights", False):
+            image = image.to(self.proj.weight.dtype)
+        return self.norm(self.proj(image).permute(0, 2, 3, 1))
 
 
 class _Stage(nn.Module):

@@ -139,6 +139,17 @@ def looked_at(pixels: Tensor, look: VisionEncoderConfig, video: bool) -> Tensor:
     return square_image(pixels, look.image_side)
 
 
+def clip_input(pixels: Tensor, look: VisionEncoderConfig, video: bool) -> Tensor:
+    """What `ImageEncoder` takes for images ``[B, 3, H, W]`` or videos ``[B, 3, T, H, W]`` in 0..1."""
+    return clip_pixels(looked_at(pixels, look, video), look.image_size)
+
+
+def clip_nothing(look: VisionEncoderConfig, frames: int | None = None) -> Tensor:
+    """What `ImageEncoder` takes for nothing: one mid-grey image, or a video of so many mid-grey frames."""
+    side = (look.image_size, look.image_size)
+    return clip_pixels(torch.full((1, 3, *side) if frames is None else (1, 3, frames, *side), 0.5), look.image_size)
+
+
 def thinned(pixels: Tensor, frames: int | None) -> Tensor:
     """Keep at most `frames` evenly spread frames of videos ``[B, 3, T, H, W]``, the last one among them."""
     length = pixels.shape[2] if pixels.ndim == 5 else 0

@@ -49,15 +49,15 @@ OPTIONS = {
     "diffuser_text": Options(steps=4000, batch_size=128),
     "diffuser_video": Options(steps=800, batch_size=8, warmup=50, save_every=100),
     "refine_video": Options(steps=600, batch_size=8, warmup=50, save_every=100),
-    "refine2_video": Options(steps=2000, batch_size=8, warmup=50, save_every=100),
+    "refine2_video": Options(steps=1300, batch_size=8, warmup=50, save_every=100),
     "environment_image": Options(steps=5000, batch_size=64),
     "environment_text": Options(steps=1500, batch_size=64),
     "environment_audio": Options(steps=3000, batch_size=64),
     "environment_video": Options(steps=500, batch_size=16, warmup=50, save_every=100),
     "environment_audio_video": Options(steps=500, batch_size=16, warmup=50, save_every=100),
     "alignment_image_text": Options(steps=700, batch_size=32, learning_rate=1.5e-3, warmup=50, save_every=250),
-    "alignment_text_audio": Options(steps=700, batch_size=32, learning_rate=1.5e-3, warmup=50, save_every=250),
-    "alignment_audio_video": Options(steps=500, batch_size=8, learning_rate=1.5e-3, warmup=50, save_every=100),
+    "alignment_text_audio": Options(steps=1000, batch_size=32, learning_rate=1.5e-3, warmup=50, save_every=250),
+    "alignment_audio_video": Options(steps=1600, batch_size=8, learning_rate=1.5e-3, warmup=50, save_every=100),
 }
 STAGES = tuple(OPTIONS)
 SCENES = 16_000

@@ -4,7 +4,7 @@ import pytest
 import torch
 import whole
 
-from codi_backend.diffuser.unet import _resampled
+from codi_backend.diffuser.environment import resampled
 
 
 @pytest.fixture(scope="module")
@@ -74,8 +74,8 @@ def test_listeners_without_time_hear_the_mean(diffuser):
 
 def test_resampling():
     ramp = torch.arange(4.0).reshape(1, 4, 1)
-    assert torch.equal(_resampled(ramp, 4), ramp)
-    torch.testing.assert_close(_resampled(ramp, 2), torch.tensor([0.5, 2.5]).reshape(1, 2, 1))
+    assert torch.equal(resampled(ramp, 4), ramp)
+    torch.testing.assert_close(resampled(ramp, 2), torch.tensor([0.5, 2.5]).reshape(1, 2, 1))
 
 
 def test_all_four_streams_hear_each_other(diffuser, latents):
