@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
-from .alignment import CoDiAlignment
-from .decode import CoDiDecodeAudio, CoDiDecodeImage
+from .alignment import CoDiAlignment, CoDiAlignmentCurve, CoDiAlignmentPair
+from .decode import CoDiDecodeAudio, CoDiDecodeImage, CoDiDecodeText, CoDiDecodeVideo
+from .embeddings import CoDiEmbeddingFromTensor, CoDiLoadEmbedding, CoDiSaveEmbedding
+from .encode import CoDiEncodeAudio, CoDiEncodeImage, CoDiEncodeText, CoDiEncodeVideo
 from .files import register_model_folder
+from .guider import CoDiGuider
+from .interpolation import CoDiInterpolate
+from .joint_latents import CoDiHoldStreams, CoDiJoinLatents, CoDiSplitLatent
 from .latents import CoDiEmptyLatent
 from .loader import CoDiLoadModel
-from .prompts import CoDiPromptText
+from .prompts import CoDiPromptAudio, CoDiPromptImage, CoDiPromptText, CoDiPromptVideo
+from .sampling import CoDiSampleAudio, CoDiSampleImage, CoDiSampler, CoDiSampleText, CoDiSampleVideo
+from .scenes import CoDiExampleScene
+from .similarity import CoDiSimilarity
 
 
 class CoDiExtension(ComfyExtension):
@@ -17,4 +25,37 @@ class CoDiExtension(ComfyExtension):
         register_model_folder()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return [CoDiLoadModel, CoDiPromptText, CoDiEmptyLatent, CoDiAlignment, CoDiDecodeImage, CoDiDecodeAudio]
+        return [
+            CoDiLoadModel,
+            CoDiExampleScene,
+            CoDiPromptText,
+            CoDiPromptImage,
+            CoDiPromptVideo,
+            CoDiPromptAudio,
+            CoDiInterpolate,
+            CoDiSaveEmbedding,
+            CoDiLoadEmbedding,
+            CoDiEmbeddingFromTensor,
+            CoDiEmptyLatent,
+            CoDiEncodeImage,
+            CoDiEncodeVideo,
+            CoDiEncodeAudio,
+            CoDiEncodeText,
+            CoDiJoinLatents,
+            CoDiSplitLatent,
+            CoDiHoldStreams,
+            CoDiAlignment,
+            CoDiAlignmentPair,
+            CoDiAlignmentCurve,
+            CoDiGuider,
+            CoDiSampler,
+            CoDiSampleImage,
+            CoDiSampleVideo,
+            CoDiSampleAudio,
+            CoDiSampleText,
+            CoDiDecodeImage,
+            CoDiDecodeVideo,
+            CoDiDecodeAudio,
+            CoDiDecodeText,
+            CoDiSimilarity,
+        ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import folder_paths
 
@@ -21,23 +22,36 @@ def register_model_folder() -> None:
 
 
 def model_choices() -> list[str]:
-    return [BUILT_IN, *folder_paths.get_filename_list(FOLDER)]
+    """The built-in model, subfolders of ``models/codi`` that hold checkpoint files (with a slash at the end), files."""
+    files = folder_paths.get_filename_list(FOLDER)
+    return [BUILT_IN, *sorted({_folder(file) for file in files} - {"./"}), *files]
+
+
+def _folder(file: str) -> str:
+    return f"{Path(file).parent.as_posix()}/"
 
 
 def locate(choice: str) -> str | list[str]:
-    """What `read_parts` takes, for an entry of `model_choices`."""
+    """What `read_parts` takes, for an entry of `model_choices`. `ValueError` when it is not there any more."""
     if choice == BUILT_IN:
         return "mini"
-    path = folder_paths.get_full_path(FOLDER, choice)
-    if path is None:
-        raise ValueError(f"checkpoint: there is no file {choice!r} in models/{FOLDER}; press R to refresh the list.")
-    return [path]
+    if choice.endswith("/"):
+        files = [
+            file for file in folder_paths.get_filename_list(FOLDER) if f"{Path(file).parent.as_posix()}/" == choice
+        ]
+    else:
+        files = [choice]
+    paths = [folder_paths.get_full_path(FOLDER, file) for file in files]
+    if not paths or None in paths:
+        kind = "folder" if choice.endswith("/") else "file"
+        raise ValueError(f"checkpoint: there is no {kind} {choice!r} in models/{FOLDER}; press R to refresh the list.")
+    return paths
 
 
 def fingerprint(choice: str) -> str:
-    """Changes when the file behind a choice does, so that the loader runs again."""
+    """Changes when the files behind a choice do, so that the loader runs again."""
     source = locate(choice)
     if isinstance(source, str):
         return source
-    status = os.stat(source[0])
-    return f"{source[0]}:{status.st_mtime_ns}:{status.st_size}"
+    statuses = [os.stat(path) for path in source]
+    return " ".join(f"{path}:{s.st_mtime_ns}:{s.st_size}" for path, s in zip(source, statuses))

@@ -7,12 +7,15 @@ import torch
 from comfy_api.latest import io
 
 from ..codi_backend.config import AudioAutoencoderConfig, CoDiConfig, ImageAutoencoderConfig, UNetConfig
+from ..codi_backend.diffuser.temporal import MAX_FRAMES
+from ..codi_backend.modality import modality
 from .model import Model
 from .streams import join
 from .types import CATEGORY
 
 MAX_SIZE = 4096
 MAX_SECONDS = 600.0
+MAX_BATCH = 256
 
 
 def codi_config(model) -> CoDiConfig:
@@ -32,25 +35,37 @@ def _downscale(autoencoder: ImageAutoencoderConfig | AudioAutoencoderConfig) -> 
 
 
 def _require(config: CoDiConfig, name: str, autoencoder: object) -> UNetConfig:
-    if name not in config.diffuser.networks or autoencoder is None:
+    network = config.diffuser.networks.get(modality(name).network)
+    if network is None or autoencoder is None or (name == "video" and not network.temporal):
         raise ValueError(f"{name}: the model {config.name!r} does not generate {name}; switch it off.")
-    return config.diffuser.networks[name]
+    return network
 
 
-def image_shape(config: CoDiConfig, width: int, height: int) -> tuple[int, int, int]:
+def image_shape(config: CoDiConfig, width: int, height: int, name: str = "image") -> tuple[int, int, int]:
     """Channels, height and width of an image latent; 0 pixels stand for the model's own size."""
     autoencoder = config.image_autoencoder
-    network = _require(config, "image", autoencoder)
+    network = _require(config, name, autoencoder)
     downscale = _downscale(autoencoder)
     multiple = downscale * _halvings(network)
-    for name, pixels in (("width", width), ("height", height)):
+    for side, pixels in (("width", width), ("height", height)):
         if pixels % multiple or not 0 <= pixels <= MAX_SIZE:
             raise ValueError(
-                f"{name}: {pixels} pixels do not fit the model {config.name!r}; "
+                f"{side}: {pixels} pixels do not fit the model {config.name!r}; "
                 f"choose a multiple of {multiple} up to {MAX_SIZE}, or 0 for its own {autoencoder.image_size}."
             )
     height, width = ((pixels or autoencoder.image_size) // downscale for pixels in (height, width))
     return network.in_channels, height, width
+
+
+def video_shape(config: CoDiConfig, width: int, height: int, frames: int) -> tuple[int, int, int, int]:
+    """Channels, frames, height and width of a video latent; 0 stands for the model's own size and number of frames."""
+    channels, *size = image_shape(config, width, height, "video")
+    own = config.image_autoencoder.frames
+    if not 0 <= frames <= MAX_FRAMES:
+        raise ValueError(
+            f"frames: {frames} frames are out of range; choose 1 to {MAX_FRAMES}, or 0 for the model's own {own}."
+        )
+    return channels, frames or own, *size
 
 
 def audio_shape(config: CoDiConfig, seconds: float) -> tuple[int, int, int]:
@@ -69,6 +84,51 @@ def audio_shape(config: CoDiConfig, seconds: float) -> tuple[int, int, int]:
     return network.in_channels, units * halvings, mel.bands // downscale
 
 
+def text_shape(config: CoDiConfig) -> tuple[int, int, int]:
+    """A text's latent as ComfyUI has it."""
+    return _require(config, "text", config.text_autoencoder).in_channels, 1, 1
+
+
+def empty_latent(shapes: list[tuple[int, ...]], batch_size: int) -> dict:
+    """A LATENT of zeros, a stream for each shape."""
+    device = comfy.model_management.intermediate_device()
+    return {"samples": join([torch.zeros(batch_size, *shape, device=device) for shape in shapes])}
+
+
+def size_inputs(what: str) -> list[io.Input]:
+    tooltip = f"{{}} of the {what} in pixels; 0 is the size that the model was trained on."
+    return [
+        io.Int.Input(side, default=0, min=0, max=MAX_SIZE, step=8, tooltip=tooltip.format(side.capitalize()))
+        for side in ("width", "height")
+    ]
+
+
+def frames_input() -> io.Input:
+    return io.Int.Input(
+        "frames",
+        default=0,
+        min=0,
+        max=MAX_FRAMES,
+        tooltip="How many frames the video has; 0 is the number that the model was trained on.",
+    )
+
+
+def seconds_input() -> io.Input:
+    return io.Float.Input(
+        "seconds",
+        default=0.0,
+        min=0.0,
+        max=MAX_SECONDS,
+        step=0.01,
+        tooltip="Length of the sound, rounded to the model's step (0.32 s for the built-in one); "
+        "0 is the length that the model was trained on.",
+    )
+
+
+def batch_input() -> io.Input:
+    return io.Int.Input("batch_size", default=1, min=1, max=MAX_BATCH, tooltip="How many results to make at once.")
+
+
 class CoDiEmptyLatent(io.ComfyNode):
     @classmethod
     def define_schema(cls):
@@ -81,47 +141,29 @@ class CoDiEmptyLatent(io.ComfyNode):
             inputs=[
                 io.Model.Input("model", tooltip="The CoDi model, which knows the shapes of its latents."),
                 io.Boolean.Input("image", default=True, tooltip="Generate an image."),
+                io.Boolean.Input("video", default=False, tooltip="Generate a video."),
                 io.Boolean.Input("audio", default=True, tooltip="Generate a sound."),
-                io.Int.Input(
-                    "width",
-                    default=0,
-                    min=0,
-                    max=MAX_SIZE,
-                    step=8,
-                    tooltip="Width of the image in pixels; 0 is the size that the model was trained on.",
-                ),
-                io.Int.Input(
-                    "height",
-                    default=0,
-                    min=0,
-                    max=MAX_SIZE,
-                    step=8,
-                    tooltip="Height of the image in pixels; 0 is the size that the model was trained on.",
-                ),
-                io.Float.Input(
-                    "seconds",
-                    default=0.0,
-                    min=0.0,
-                    max=MAX_SECONDS,
-                    step=0.01,
-                    tooltip="Length of the sound, rounded to the model's step (0.32 s for the built-in one); "
-                    "0 is the length that the model was trained on.",
-                ),
-                io.Int.Input("batch_size", default=1, min=1, max=256, tooltip="How many results to make at once."),
+                io.Boolean.Input("text", default=False, tooltip="Generate a text."),
+                *size_inputs("image and the video"),
+                frames_input(),
+                seconds_input(),
+                batch_input(),
             ],
-            outputs=[io.Latent.Output(tooltip="The streams, ready for KSampler.")],
+            outputs=[io.Latent.Output(display_name="latent", tooltip="The streams, ready for a sampler.")],
         )
 
     @classmethod
-    def execute(cls, model, image, audio, width, height, seconds, batch_size) -> io.NodeOutput:
+    def execute(cls, model, image, video, audio, text, width, height, frames, seconds, batch_size) -> io.NodeOutput:
         config = codi_config(model)
-        # Image first: ComfyUI's preview shows the first stream.
         shapes = []
         if image:
             shapes.append(image_shape(config, width, height))
+        if video:
+            shapes.append(video_shape(config, width, height, frames))
         if audio:
             shapes.append(audio_shape(config, seconds))
+        if text:
+            shapes.append(text_shape(config))
         if not shapes:
-            raise ValueError("image, audio: nothing is left to generate; switch at least one of them on.")
-        device = comfy.model_management.intermediate_device()
-        return io.NodeOutput({"samples": join([torch.zeros(batch_size, *shape, device=device) for shape in shapes])})
+            raise ValueError("image, video, audio, text: nothing is left to generate; switch at least one of them on.")
+        return io.NodeOutput(empty_latent(shapes, batch_size))

@@ -2,27 +2,49 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from comfy_api.latest import io
+from comfy_execution.graph import ExecutionBlocker
 
+from ..codi_backend import published
 from ..codi_backend.checkpoints import Checkpoint, read_parts
-from .files import BUILT_IN, fingerprint, locate, model_choices
-from .managed import ManagedAudioVae, ManagedTextEncoder, image_vae
+from ..codi_backend.config import CoDiConfig
+from ..codi_backend.parts import FIELDS
+from .files import BUILT_IN, FOLDER, fingerprint, locate, model_choices
+from .managed import Weights
+from .managed_prompts import ManagedAudioEncoder, ManagedImageEncoder, ManagedTextEncoder, PromptEncoders
+from .managed_vaes import ImageVae, ManagedAudioVae, ManagedTextVae
 from .model import build_patcher
-from .types import CATEGORY, AudioVaeType, TextEncoderType
+from .previews import Autoencoders
+from .types import CATEGORY, AudioVaeType, PromptEncodersType, TextVaeType
 
 
-def load_diffuser(source: str | list[str], disable_dynamic: bool = False, checkpoint: Checkpoint | None = None):
-    """The MODEL of a checkpoint. ComfyUI calls this again when it has to build the patcher anew."""
-    checkpoint = checkpoint or read_parts(source)
-    weights = {}
-    for network in checkpoint.config.diffuser.networks:
-        for key, value in checkpoint.parts[f"diffuser.{network}"].items():
-            weights[f"diffuser.networks.{network}.{key}"] = value
-    if not weights:
-        raise ValueError("checkpoint: this file holds no diffuser; choose a file that has one.")
-    patcher = build_patcher(checkpoint.config, weights, disable_dynamic)
-    patcher.cached_patcher_init = (load_diffuser, (source,))
+def load_diffuser(
+    source: str | list[str],
+    networks: tuple[str, ...],
+    disable_dynamic: bool = False,
+    checkpoint: Checkpoint | None = None,
+):
+    """The MODEL of some networks of a checkpoint. ComfyUI calls this again when it has to build the patcher anew."""
+    checkpoint = checkpoint or read_parts(source, only=[f"diffuser.{network}" for network in networks])
+    weights = {
+        f"diffuser.networks.{network}.{key}": value
+        for network in networks
+        for key, value in checkpoint.parts[f"diffuser.{network}"].items()
+    }
+    patcher = build_patcher(_with_scales(checkpoint, networks), weights, disable_dynamic)
+    patcher.cached_patcher_init = (load_diffuser, (source, networks))
     return patcher
+
+
+def _with_scales(checkpoint: Checkpoint, networks: tuple[str, ...]) -> CoDiConfig:
+    """The configuration of a model with these networks, and of the latents that they denoise."""
+    config = dataclasses.replace(checkpoint.config, diffuser=checkpoint.config.diffuser.only(networks))
+    if checkpoint.edition.startswith("published"):  # whose files of networks say nothing about autoencoders
+        autoencoders = [field for part, field in FIELDS.items() if part.startswith("autoencoders.")]
+        config = dataclasses.replace(config, **{field: getattr(published.CONFIG, field) for field in autoencoders})
+    return config
 
 
 class CoDiLoadModel(io.ComfyNode):
@@ -32,42 +54,83 @@ class CoDiLoadModel(io.ComfyNode):
             node_id="CoDiLoadModel",
             display_name="CoDi Load Model",
             category=f"{CATEGORY}/loaders",
-            description="Loads CoDi: the diffuser of all modalities, the prompt encoder and the decoders.",
+            description="Loads CoDi: the diffuser of all modalities, the prompt encoders and the autoencoders.",
             search_aliases=["checkpoint", "any-to-any", "composable diffusion", "codi", "loader"],
             inputs=[
                 io.Combo.Input(
                     "checkpoint",
                     options=model_choices(),
                     default=BUILT_IN,
-                    tooltip="The small model that comes with this pack, or a file in models/codi.",
+                    tooltip=f"The small model that comes with this pack, a file in models/{FOLDER}, or a folder there, "
+                    "whose name ends in a slash: all its files together, such as the four published ones.",
+                ),
+                io.Boolean.Input(
+                    "image_and_video",
+                    default=True,
+                    tooltip="Load the network that generates images and videos. Off saves its memory.",
+                ),
+                io.Boolean.Input(
+                    "audio", default=True, tooltip="Load the network that generates sounds. Off saves its memory."
+                ),
+                io.Boolean.Input(
+                    "text", default=True, tooltip="Load the network that generates texts. Off saves its memory."
                 ),
             ],
             outputs=[
                 io.Model.Output(display_name="model", tooltip="Denoises any set of streams; use it with KSampler."),
-                TextEncoderType.Output(display_name="text_encoder", tooltip="Turns a text prompt into conditioning."),
-                io.Vae.Output(display_name="vae", tooltip="Decodes images; the stock VAE nodes take it too."),
-                AudioVaeType.Output(display_name="audio_vae", tooltip="Decodes sounds."),
+                PromptEncodersType.Output(
+                    display_name="prompt_encoders",
+                    tooltip="Turn texts, images, videos and sounds into conditioning; each is loaded when it is used.",
+                ),
+                io.Vae.Output(
+                    display_name="vae",
+                    tooltip="Encodes and decodes images and frames of videos; the stock VAE nodes take it too.",
+                ),
+                AudioVaeType.Output(display_name="audio_vae", tooltip="Encodes and decodes sounds."),
+                TextVaeType.Output(display_name="text_vae", tooltip="Encodes and decodes texts."),
             ],
         )
 
     @classmethod
-    def fingerprint_inputs(cls, checkpoint):
+    def fingerprint_inputs(cls, checkpoint, **kwargs):
         return fingerprint(checkpoint)
 
     @classmethod
-    def execute(cls, checkpoint) -> io.NodeOutput:
+    def execute(cls, checkpoint, image_and_video=True, audio=True, text=True) -> io.NodeOutput:
         source = locate(checkpoint)
         try:
-            loaded = read_parts(source)
+            found = read_parts(source)
         except (ValueError, FileNotFoundError) as error:
             raise ValueError(f"checkpoint: {error}") from error
-        config, parts = loaded.config, loaded.parts
-        text = parts.get("prompt_encoders.text")
-        image = parts.get("autoencoders.image")
-        audio = parts.get("autoencoders.audio")
-        return io.NodeOutput(
-            load_diffuser(source, checkpoint=loaded),
-            ManagedTextEncoder(config.text_encoder, text) if text else None,
-            image_vae(config.image_autoencoder, image) if image else None,
-            ManagedAudioVae(config.audio_autoencoder, audio) if audio else None,
+        config, parts = found.config, frozenset(found.parts)
+
+        def part(name: str, kind: type):
+            return kind(getattr(config, FIELDS[name]), Weights(source, name)) if name in parts else None
+
+        encoders = PromptEncoders(
+            text=part("prompt_encoders.text", ManagedTextEncoder),
+            image=part("prompt_encoders.image", ManagedImageEncoder),
+            audio=part("prompt_encoders.audio", ManagedAudioEncoder),
         )
+        vaes = (
+            part("autoencoders.image", ImageVae),
+            part("autoencoders.audio", ManagedAudioVae),
+            part("autoencoders.text", ManagedTextVae),
+        )
+        wanted = {"image": image_and_video, "audio": audio, "text": text}
+        networks = tuple(name for name in wanted if wanted[name] and f"diffuser.{name}" in parts)
+        if not networks:
+            return io.NodeOutput(ExecutionBlocker(_no_networks(checkpoint, parts)), encoders, *vaes)
+        model = load_diffuser(source, networks, checkpoint=found)
+        Autoencoders(*vaes).attach(model)
+        return io.NodeOutput(model, encoders, *vaes)
+
+
+def _no_networks(checkpoint: str, parts: frozenset[str]) -> str:
+    """What whoever uses the missing MODEL reads."""
+    if any(part.startswith("diffuser.") for part in parts):
+        return "model: all diffusion networks are switched off in CoDi Load Model; switch on those that you need."
+    return (
+        f"model: {checkpoint} holds no diffusion network; put all files of the model into a subfolder of "
+        f"models/{FOLDER} and choose that folder in CoDi Load Model."
+    )

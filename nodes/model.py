@@ -6,6 +6,9 @@ and, asked to by the cond `latent_shapes`, hands them to the network as a list; 
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import comfy.conds
 import comfy.latent_formats
 import comfy.model_base
@@ -20,16 +23,17 @@ from torch import Tensor, nn
 
 from ..codi_backend.config import CoDiConfig
 from ..codi_backend.diffuser import Diffuser
-from .streams import by_modality, from_backend, join, modality_of, scale_factor, to_backend
+from ..codi_backend.diffuser.kit import Stage
+from .listening import KEY, diffuser_arguments
+from .previews import Previews
+from .sampling_run import around_sampling
+from .streams import from_backend, join, modality_of, names_of, scale_factor, to_backend
 
-# Key in `transformer_options` whose dict goes to the diffuser as keyword arguments (alignment, strength).
-OPTIONS = "codi"
-# What ComfyUI calls the negative prompt's share of a batch in `cond_or_uncond`.
-UNCONDITIONAL = 1
-
-# Feature maps of the finest level that live at once at the peak, for the image network: 28, measured in the small model
-# and, without weights, in the published one. The audio network needs half of that.
-ACTIVATIONS = 32
+# Feature maps of the finest level that live at once at the peak, measured without weights in the published networks and
+# in the small ones: 28.5 where no stream hears another; 45.5 with connectors, which work on a level's upsampled output.
+FEATURE_MAPS, FEATURE_MAPS_JOINT = 30, 48
+# Tensors as large as the whole latent that sampler and guider hold in single precision.
+SAMPLER_TENSORS = 10
 
 
 class Attention:
@@ -40,6 +44,11 @@ class Attention:
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
         return optimized_attention(q, k, v, heads, transformer_options=self.transformer_options)
+
+
+def _stop_if_interrupted(*_) -> None:
+    if not torch.compiler.is_compiling():
+        comfy.model_management.throw_exception_if_processing_interrupted()
 
 
 class Network(nn.Module):
@@ -53,6 +62,9 @@ class Network(nn.Module):
         self.diffuser = Diffuser(
             config.diffuser, operations=operations, dtype=dtype, device=device, attention=self.attention
         )
+        for module in self.diffuser.modules():
+            if isinstance(module, Stage):  # a few per network, so a user who cancels need not wait for a whole step
+                module.register_forward_pre_hook(_stop_if_interrupted)
 
     def forward(self, x, timesteps, context=None, control=None, transformer_options=None, **kwargs):
         transformer_options = transformer_options or {}
@@ -60,29 +72,26 @@ class Network(nn.Module):
         executor = WrapperExecutor.new_class_executor(self._forward, self, wrappers)
         return executor.execute(x, timesteps, context, control, transformer_options, **kwargs)
 
-    def _forward(self, x, timesteps, context, control, transformer_options, **kwargs):
-        streams = by_modality([x] if torch.is_tensor(x) else x, self.config)
-        latents = {name: to_backend(latent, name) for name, latent in streams.items()}
+    def _forward(self, x, timesteps, context, control, transformer_options, hears=True, **kwargs):
+        streams = [x] if torch.is_tensor(x) else x
+        names = names_of([stream.shape for stream in streams], self.config)
+        settings = transformer_options.get(KEY, {})
+        arguments = diffuser_arguments(settings, names, timesteps)
+        if not hears and arguments["alignment"] == "paper":
+            # The unconditional prediction hears no other stream: guidance then leads towards what they say, too.
+            arguments["alignment"] = "none"
         self.attention.transformer_options = transformer_options
         try:
-            noise = self._predict(latents, timesteps, context, transformer_options)
+            latents = {name: to_backend(latent, name) for name, latent in zip(names, streams)}
+            noise = self.diffuser(latents, timesteps, context, predict=settings.get("predict"), **arguments)
         finally:
             self.attention.transformer_options = {}
-        outputs = [from_backend(noise[name], name) for name in streams]
+        # Of held streams nothing is predicted: the sampler puts back what they are.
+        outputs = [
+            from_backend(noise[name], name) if name in noise else torch.zeros_like(stream)
+            for name, stream in zip(names, streams)
+        ]
         return outputs[0] if torch.is_tensor(x) else outputs
-
-    def _predict(self, latents, timesteps, context, transformer_options):
-        settings = transformer_options.get(OPTIONS, {})
-        kinds = transformer_options.get("cond_or_uncond", [0])
-        if settings.get("alignment") == "released" or UNCONDITIONAL not in kinds:
-            return self.diffuser(latents, timesteps, context, **settings)
-        # The unconditional prediction hears no other stream: guidance then leads towards what the others say, too.
-        inputs = [timesteps, context, *latents.values()]
-        chunks = []
-        for kind, (t, c, *xs) in zip(kinds, zip(*(value.chunk(len(kinds)) for value in inputs))):
-            quiet = {"alignment": "none"} if kind == UNCONDITIONAL else {}
-            chunks.append(self.diffuser(dict(zip(latents, xs)), t, c, **settings | quiet))
-        return {name: torch.cat([chunk[name] for chunk in chunks]) for name in latents}
 
 
 class _ChannelCounts(int):
@@ -126,18 +135,23 @@ class Model(comfy.model_base.BaseModel):
     def __init__(self, model_config: _Config, device=None):
         super().__init__(model_config, comfy.model_base.ModelType.EPS, device=device, unet_model=Network)
         self.codi_config: CoDiConfig = model_config.unet_config["config"]
+        self.previews = Previews(self.codi_config)
         networks = self.codi_config.diffuser.networks.values()
         self.latent_format.latent_channels = _ChannelCounts(tuple(network.in_channels for network in networks))
+        # ComfyUI's previewer multiplies latents by a matrix, after reshaping them: ours makes a picture of them.
+        self.latent_format.latent_rgb_factors = [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
+        self.latent_format.latent_rgb_factors_reshape = self.previews.draw
 
     def _scaled(self, latent, power: int):
         if latent.is_nested:
             return join([self._scaled_stream(stream, power) for stream in latent.unbind()])
-        streams = comfy.utils.unpack_latents(latent, self.latent_shapes or [latent.shape])
-        streams = [self._scaled_stream(stream, power) for stream in streams]
-        return comfy.utils.pack_latents(streams)[0] if len(streams) > 1 else streams[0]
+        if latent.ndim != 3:
+            return self._scaled_stream(latent, power)
+        streams = comfy.utils.unpack_latents(latent, self.latent_shapes)
+        return comfy.utils.pack_latents([self._scaled_stream(stream, power) for stream in streams])[0]
 
     def _scaled_stream(self, latent: Tensor, power: int) -> Tensor:
-        return latent * scale_factor(modality_of(latent, self.codi_config).name, self.codi_config) ** power
+        return latent * scale_factor(modality_of(latent.shape, self.codi_config).name, self.codi_config) ** power
 
     def process_latent_in(self, latent):
         return self._scaled(latent, 1)
@@ -147,27 +161,33 @@ class Model(comfy.model_base.BaseModel):
 
     def extra_conds(self, **kwargs):
         out = super().extra_conds(**kwargs)
-        self._check_prompt(kwargs.get("cross_attn"), kwargs.get("prompt_type", "positive"))
         shapes = kwargs.get("latent_shapes")
         if shapes is not None and len(shapes) > 1:
             out["latent_shapes"] = comfy.conds.CONDConstant(shapes)
+            # Being different, positive and negative prompts are not batched, each needing an alignment of its own.
+            out["hears"] = comfy.conds.CONDConstant(kwargs.get("prompt_type") != "negative")
         return out
 
-    def _check_prompt(self, embedding: Tensor | None, name: str) -> None:
-        width = next(iter(self.codi_config.diffuser.networks.values())).context_dim
-        if embedding is None or embedding.shape[-1] != width:
-            found = "nothing" if embedding is None else f"an embedding of width {embedding.shape[-1]}"
-            raise ValueError(
-                f"{name}: the model {self.codi_config.name!r} takes prompts of width {width} but got {found}; "
-                "encode the prompt with the encoder that was loaded with this model."
-            )
-
     def memory_required(self, input_shape, cond_shapes=None, **kwargs):
-        # A packed latent does not say which streams it holds, so all of it counts as the most expensive kind.
-        elements = torch.Size(input_shape).numel()
+        batch, elements = input_shape[0], math.prod(input_shape[1:])
+        shapes = (self.latent_shapes or []) if len(input_shape) == 3 else [input_shape]
+        if sum(math.prod(shape[1:]) for shape in shapes) == elements:
+            # Networks run one after the other.
+            values = max(self._network_values(shape, len(shapes) > 1) for shape in shapes)
+        else:  # a packed latent that is not the one being sampled: all of it counts as the most expensive kind
+            networks = self.codi_config.diffuser.networks.values()
+            values = elements * FEATURE_MAPS_JOINT * max(row.model_channels / row.in_channels for row in networks)
         size = comfy.model_management.dtype_size(self.get_dtype_inference())
-        networks = self.codi_config.diffuser.networks.values()
-        return elements * size * ACTIVATIONS * max(row.model_channels / row.in_channels for row in networks)
+        return batch * (values * size + elements * SAMPLER_TENSORS * 4)
+
+    def _network_values(self, shape: Sequence[int], joint: bool) -> float:
+        """Numbers that live at once while a network predicts the noise of one sample of a stream."""
+        modality = modality_of(shape, self.codi_config)
+        network = self.codi_config.diffuser.networks[modality.network]
+        maps = (FEATURE_MAPS_JOINT if joint else FEATURE_MAPS) * network.model_channels
+        if modality.name == "text":  # all levels are equally fine, so the widest counts
+            return maps * network.text_positions * max(network.channel_mult)
+        return maps * math.prod(shape[2:])
 
 
 def build_patcher(config: CoDiConfig, weights: dict[str, Tensor], disable_dynamic: bool = False):
@@ -184,4 +204,5 @@ def build_patcher(config: CoDiConfig, weights: dict[str, Tensor], disable_dynami
     kind = comfy.model_patcher.ModelPatcher if disable_dynamic else comfy.model_patcher.CoreModelPatcher
     patcher = kind(model, load_device=load_device, offload_device=offload_device)
     model.diffusion_model.load_state_dict(weights, assign=patcher.is_dynamic())
+    patcher.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, around_sampling)
     return patcher

@@ -1,6 +1,8 @@
-"""Which modality a latent is. Inside ComfyUI a LATENT holds one stream, or several in a NestedTensor."""
+"""Which modality a latent is, and its mask. Inside ComfyUI a LATENT holds one stream, or several in a NestedTensor."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from comfy.nested_tensor import NestedTensor
@@ -9,6 +11,8 @@ from torch import Tensor
 from ..codi_backend.config import CoDiConfig
 from ..codi_backend.modality import MODALITIES, Modality
 
+# In the order that they have in a joint latent: ComfyUI draws noise for one after the other.
+STREAMS = ("image", "video", "audio", "text")
 # ComfyUI reads the axes after the second as the extent of a latent, so a text latent [B, D] becomes [B, D, 1, 1] there.
 TEXT_RANK = 4
 
@@ -23,41 +27,62 @@ def join(streams: list[Tensor]) -> Tensor | NestedTensor:
     return NestedTensor(streams) if len(streams) > 1 else streams[0]
 
 
-def is_modality(latent: Tensor, modality: Modality, channels: int) -> bool:
+def split_masks(latent: dict) -> list[Tensor | None]:
+    """The noise mask of every stream of a LATENT: 1 where it is generated, 0 where it is kept; None for all of it.
+
+    A plain mask beside several streams is that of the first, as it is to ComfyUI's samplers.
+    """
+    count, mask = len(split(latent["samples"])), latent.get("noise_mask")
+    masks = [] if mask is None else split(mask)[:count]
+    return [*masks, *[None] * (count - len(masks))]
+
+
+def with_masks(latent: dict, streams: list[Tensor], masks: list[Tensor | None]) -> dict:
+    """A copy of a LATENT with these streams and masks; streams without a mask get one of ones if others have one."""
+    result = {key: value for key, value in latent.items() if key != "noise_mask"} | {"samples": join(streams)}
+    if any(mask is not None for mask in masks):
+        full = [whole_mask(stream, 1.0) if mask is None else mask for stream, mask in zip(streams, masks)]
+        result["noise_mask"] = join(full)
+    return result
+
+
+def whole_mask(stream: Tensor, value: float) -> Tensor:
+    """A noise mask of one value, as large as a stream."""
+    return torch.full((1, 1, *stream.shape[2:]), value, device=stream.device)
+
+
+def is_modality(shape: Sequence[int], modality: Modality, channels: int) -> bool:
     """Whether a stream is of a modality whose latents have so many channels."""
-    if latent.ndim < 2 or latent.shape[1] != channels:
+    if len(shape) < 2 or shape[1] != channels:
         return False
     if modality.name == "text":
-        return latent.ndim == TEXT_RANK and tuple(latent.shape[2:]) == (1, 1)
-    return latent.ndim == modality.latent_rank
+        return len(shape) == TEXT_RANK and tuple(shape[2:]) == (1, 1)
+    return len(shape) == modality.latent_rank
 
 
-def modality_of(latent: Tensor, config: CoDiConfig) -> Modality:
+def modality_of(shape: Sequence[int], config: CoDiConfig, source: str = "latent_image") -> Modality:
     """The modality of a stream, told from its rank and channels.
 
-    `ValueError` when the model has no diffuser for such a latent.
+    `ValueError` about the node's input `source` when the model has no diffuser for such a latent.
     """
     networks = config.diffuser.networks
     for row in MODALITIES.values():
-        if row.network in networks and is_modality(latent, row, networks[row.network].in_channels):
+        if row.network in networks and is_modality(shape, row, networks[row.network].in_channels):
             return row
     raise ValueError(
-        f"latent_image: a latent of shape {list(latent.shape)} is none that the model {config.name!r} denoises; "
+        f"{source}: a latent of shape {list(shape)} is none that the model {config.name!r} denoises; "
         "connect CoDi Empty Latent with this model."
     )
 
 
-def by_modality(streams: list[Tensor], config: CoDiConfig) -> dict[str, Tensor]:
-    """Streams by modality name, in their order. `ValueError` when two are of one modality."""
-    named = {}
-    for stream in streams:
-        name = modality_of(stream, config).name
-        if name in named:
-            raise ValueError(
-                f"latent_image: the latent holds two {name} streams; join at most one stream of each modality."
-            )
-        named[name] = stream
-    return named
+def names_of(shapes: Sequence[Sequence[int]], config: CoDiConfig, source: str = "latent_image") -> list[str]:
+    """The modality of each stream. `ValueError` when two are of one modality."""
+    names = [modality_of(shape, config, source).name for shape in shapes]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(
+            f"{source}: the latent holds two {twice[0]} streams; join at most one stream of each modality."
+        )
+    return names
 
 
 def to_backend(latent: Tensor, name: str) -> Tensor:
@@ -79,21 +104,26 @@ def scale_factor(name: str, config: CoDiConfig) -> float:
     return 1.0 if autoencoder is None else autoencoder.scale_factor
 
 
+def require_finite(stream: Tensor, name: str, kind: str) -> None:
+    """`ValueError` about the node's input `name` if a stream holds NaN or infinity."""
+    if not torch.isfinite(stream).all():
+        raise ValueError(
+            f"{name}: the {kind} latent has values that are not finite; "
+            "lower cfg, or start ComfyUI with --fp32-unet if the model ran in half precision."
+        )
+
+
 def find(samples: Tensor | NestedTensor, name: str, channels: int) -> Tensor:
     """The stream of a modality out of a node's `samples` input, checked for NaN.
 
     `ValueError` when it is not there or not finite.
     """
-    found = [stream for stream in split(samples) if is_modality(stream, MODALITIES[name], channels)]
+    found = [stream for stream in split(samples) if is_modality(stream.shape, MODALITIES[name], channels)]
     if not found:
         shapes = ", ".join(str(list(stream.shape)) for stream in split(samples))
         raise ValueError(
             f"samples: there is no {name} stream of {channels} channels in this latent (it holds {shapes}); "
             f"switch {name} on in CoDi Empty Latent, and use the decoder of the same checkpoint."
         )
-    if not torch.isfinite(found[0]).all():
-        raise ValueError(
-            f"samples: the {name} latent has values that are not finite; "
-            "lower cfg, or start ComfyUI with --fp32-unet if the model ran in half precision."
-        )
+    require_finite(found[0], "samples", name)
     return found[0]

@@ -4,5 +4,6 @@ from comfy_api.latest import io
 
 CATEGORY = "CoDi"
 
-TextEncoderType = io.Custom("CODI_TEXT_ENCODER")
+PromptEncodersType = io.Custom("CODI_PROMPT_ENCODERS")
 AudioVaeType = io.Custom("CODI_AUDIO_VAE")
+TextVaeType = io.Custom("CODI_TEXT_VAE")

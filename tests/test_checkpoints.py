@@ -129,6 +129,14 @@ def test_damaged_file(tmp_path, checkpoint, spoil):
         read_parts(path)
 
 
+@pytest.mark.parametrize("content", [b"", b"star", b"\x80\x02}q\x00."])
+def test_a_file_that_is_called_pth(tmp_path, content):
+    path = tmp_path / "bad.pth"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="^bad.pth (cannot be read as a PyTorch checkpoint|holds no tensors)"):
+        read_parts(path)
+
+
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
 def test_a_web_page(tmp_path, suffix):
     path = tmp_path / f"bad{suffix}"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from codi_backend.autoencoders import AudioAutoencoder, LogMel
+from codi_backend.autoencoders import AudioAutoencoder, LogMel, resample
 from codi_backend.config import AudioAutoencoderConfig, MelConfig
 from codi_backend.data import Scene
 from codi_backend.data.sounds import render_sound
@@ -89,3 +89,13 @@ def test_constants_are_real_on_the_meta_device():
 
 def test_constants_are_not_stored(mel):
     assert not mel.state_dict()
+
+
+@pytest.mark.parametrize("rate", [44100, 44099, 7919, 1000003])
+def test_any_rate_can_be_resampled(rate):
+    """Without filters that fill the memory: 44 099 and 16 000 have no common divisor."""
+    tone = torch.sin(2 * math.pi * 440 * torch.arange(rate // 2) / rate)
+    heard = resample(tone, rate, 16000)
+    assert abs(len(heard) - 8000) <= 1
+    expected = torch.sin(2 * math.pi * 440 * torch.arange(8000) / 16000)
+    torch.testing.assert_close(heard[200:7800], expected[200:7800], atol=0.01, rtol=0)

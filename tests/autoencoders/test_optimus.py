@@ -172,6 +172,19 @@ def test_texts_are_ended(optimus, latents):
     assert optimus.sample(latents[:1], Scripted(), max_tokens=2) == [[BOS, EOS]]
 
 
+def test_what_hears_of_the_progress_can_stop_it(optimus, latents):
+    heard = []
+
+    def progress(*numbers):
+        heard.append(numbers)
+        if len(heard) == 3:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        optimus.decode(latents[:1], max_tokens=9, greedy=True, progress=progress)
+    assert heard == [(1, 9), (2, 9), (3, 9)]
+
+
 def test_an_ended_text_does_not_change_the_others(optimus, latents):
     class EndAt(TokenSampling):
         def pick(self, logits, generator):

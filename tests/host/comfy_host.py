@@ -20,7 +20,7 @@ from pathlib import Path
 
 PACK = Path(__file__).resolve().parents[2]
 PACK_NAME = "codi_pack"
-STOCK_EXTRAS = ("nodes_custom_sampler", "nodes_audio")
+STOCK_EXTRAS = ("nodes_custom_sampler", "nodes_audio", "nodes_video", "nodes_preview_any", "nodes_primitive")
 
 
 def find_comfyui() -> Path | None:
@@ -30,7 +30,19 @@ def find_comfyui() -> Path | None:
 
 
 class ExecutionFailed(Exception):
-    """A node raised; the message is what the user would read."""
+    """A node raised; the message is what the user would read.
+
+    Attributes
+    ----------
+    node : str
+        The kind of node, if it is known.
+    """
+
+    node = ""
+
+
+class Cancelled(Exception):
+    """The user pressed Cancel."""
 
 
 class _Server:
@@ -57,9 +69,11 @@ class InProcess:
         Ids of the nodes that the pack registered.
     output : Path
         Where save nodes write.
+    executed : set of str
+        The nodes of the last prompt whose outputs were not in the cache.
     """
 
-    def __init__(self, comfyui: Path, directory: Path):
+    def __init__(self, comfyui: Path, directory: Path, pack: Path = PACK):
         sys.path.insert(0, str(comfyui))
         import comfy.options  # noqa: F401  (leaves argument parsing off, so pytest's arguments are not read)
         from comfy.cli_args import args
@@ -84,7 +98,7 @@ class InProcess:
         server.PromptServer.instance = self._server = _Server()
         # Loaded through a link, since the folder of an installed pack may have any name.
         self._pack = directory / PACK_NAME
-        self._pack.symlink_to(PACK)
+        self._pack.symlink_to(pack)
         self.pack_nodes = asyncio.run(self._load(comfyui))
         self.forget()
 
@@ -93,10 +107,11 @@ class InProcess:
             path = str(comfyui / "comfy_extras" / f"{name}.py")
             assert await self._nodes.load_custom_node(path, module_parent="comfy_extras"), name
         before = set(self._nodes.NODE_CLASS_MAPPINGS)
-        assert await self._nodes.load_custom_node(str(self._pack), module_parent="custom_nodes"), (
-            "the pack did not load"
-        )
+        assert await self._load_pack(), "the pack did not load"
         return set(self._nodes.NODE_CLASS_MAPPINGS) - before
+
+    async def _load_pack(self) -> bool:
+        return await self._nodes.load_custom_node(str(self._pack), module_parent="custom_nodes")
 
     def module(self, name: str):
         """A module of the pack as ComfyUI imported it, such as ``nodes.model``."""
@@ -123,19 +138,24 @@ class InProcess:
         if not valid or node_errors:
             raise ValueError(f"{error} {json.dumps(node_errors)}")
         self._executor.execute(prompt, name, {}, outputs)
+        messages = dict(self._executor.status_messages)
+        self.executed = set(prompt) - set(messages["execution_cached"]["nodes"])
+        if "execution_interrupted" in messages:
+            raise Cancelled
         if not self._executor.success:
-            messages = dict(self._executor.status_messages)
-            raise ExecutionFailed(messages["execution_error"]["exception_message"])
+            failure = ExecutionFailed(messages["execution_error"]["exception_message"])
+            failure.node = messages["execution_error"]["node_type"]
+            raise failure
         return self._executor.history_result["outputs"]
 
 
 class Http:
     """`main.py` on a free port, with a base directory of its own that has this pack among its custom nodes."""
 
-    def __init__(self, comfyui: Path, directory: Path):
+    def __init__(self, comfyui: Path, directory: Path, pack: Path = PACK):
         for name in ("custom_nodes", "models", "input", "output", "temp", "user"):
             (directory / name).mkdir()
-        (directory / "custom_nodes" / PACK_NAME).symlink_to(PACK)
+        (directory / "custom_nodes" / PACK_NAME).symlink_to(pack)
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]

@@ -61,7 +61,7 @@ def run_node(host):
 
 @pytest.fixture(scope="session")
 def tiny(host):
-    """What the loader gives for the tiny checkpoint: model, text encoder, VAE, audio VAE."""
+    """What the loader gives for the tiny checkpoint: model, prompt encoders, VAE, audio VAE, text VAE."""
     with torch.inference_mode():
         return host.node("CoDiLoadModel").execute(checkpoint="tiny.safetensors").args
 
@@ -69,7 +69,7 @@ def tiny(host):
 @pytest.fixture
 def prompts(run_node, tiny):
     """Positive and unconditional conditioning."""
-    return run_node("CoDiPromptText", text_encoder=tiny[1], text="three red stars, slowly")
+    return run_node("CoDiPromptText", prompt_encoders=tiny[1], text="three red stars, slowly")
 
 
 @pytest.fixture
@@ -92,7 +92,8 @@ def empty(run_node, tiny):
     """An empty latent of the tiny model."""
 
     def call(**inputs):
-        given = {"image": True, "audio": True, "width": 0, "height": 0, "seconds": 0.0, "batch_size": 1}
+        given = {"image": True, "video": False, "audio": True, "text": False}
+        given |= {"width": 0, "height": 0, "frames": 0, "seconds": 0.0, "batch_size": 1}
         return run_node("CoDiEmptyLatent", model=tiny[0], **given | inputs)[0]
 
     return call

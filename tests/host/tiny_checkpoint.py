@@ -1,16 +1,19 @@
-"""A checkpoint with random weights, as small as the networks allow."""
+"""A checkpoint with random weights for all four modalities, as small as the networks allow."""
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import torch
+
+WORDS = ("one", "two", "three", "red", "blue", "star", "stars", ",", "slowly")
 
 
 def tiny_config(backend):
     config = backend.config
 
-    def network(channels: int):
+    def network(channels: int, **more):
         return config.UNetConfig(
             in_channels=channels,
             model_channels=32,
@@ -23,14 +26,50 @@ def tiny_config(backend):
             environment_dim=64,
             environment_mult=(1, 2),
             environment_res_blocks=(1, 1),
+            **more,
         )
 
     return config.CoDiConfig(
         name="tiny",
-        diffuser=config.DiffuserConfig(networks={"image": network(4), "audio": network(8)}),
+        diffuser=config.DiffuserConfig(
+            networks={
+                "image": network(4, temporal=True),
+                "audio": network(8),
+                # Narrower, the normalisation of a single text's vector would have groups of one value.
+                "text": dataclasses.replace(network(24, text_positions=2), model_channels=64),
+            }
+        ),
         text_encoder=config.TextEncoderConfig(width=64, layers=1, heads=2, embedding_dim=64, token_dim=8),
+        image_encoder=config.VisionEncoderConfig(
+            image_size=32, patch=16, width=32, layers=1, heads=2, mlp=32, embedding_dim=64, image_side=32, video_side=32
+        ),
+        audio_encoder=config.ClapConfig(
+            width=8,
+            depths=(1, 1),
+            heads=(1, 2),
+            image_size=64,
+            embedding_dim=64,
+            samples=8192,
+            mel=config.MelConfig(n_fft=256, hop=128, f_min=50.0, floor=1e-10),
+            classes=2,
+        ),
+        text_autoencoder=config.TextAutoencoderConfig(
+            latent_dim=24,
+            scale_factor=0.9,
+            words=WORDS,
+            greedy=True,
+            encoder=config.TransformerConfig(len(WORDS) + 4, 16, width=16, hidden=16, layers=1, heads=2),
+            decoder=config.TransformerConfig(len(WORDS) + 3, 32, width=16, hidden=16, layers=1, heads=2),
+        ),
         image_autoencoder=config.ImageAutoencoderConfig(
-            patch=2, channels=(16, 32, 32), layers_per_block=1, norm_groups=8, scale_factor=0.7, image_size=64
+            patch=2,
+            channels=(16, 32, 32),
+            layers_per_block=1,
+            norm_groups=8,
+            scale_factor=0.7,
+            image_size=64,
+            frames=4,
+            frame_rate=6.25,
         ),
         audio_autoencoder=config.AudioAutoencoderConfig(
             patch=4, channels=(32, 32), layers_per_block=1, norm_groups=8, scale_factor=1.3, seconds=2.56
@@ -46,9 +85,9 @@ def tiny_parts(backend, config) -> dict[str, dict[str, torch.Tensor]]:
         if parameter.ndim > 1 and not parameter.any():
             torch.nn.init.normal_(parameter, std=0.1)
     parts = {f"diffuser.{name}": network.state_dict() for name, network in diffuser.networks.items()}
-    parts["prompt_encoders.text"] = backend.prompts.TextEncoder(config.text_encoder).state_dict()
-    parts["autoencoders.image"] = backend.autoencoders.ImageAutoencoder(config.image_autoencoder).state_dict()
-    parts["autoencoders.audio"] = backend.autoencoders.AudioAutoencoder(config.audio_autoencoder).state_dict()
+    for name in backend.parts.part_names(config):
+        if name not in parts:
+            parts[name] = backend.parts.build(name, config).state_dict()
     return parts
 
 

@@ -9,9 +9,18 @@ WORKFLOWS = Path(__file__).resolve().parents[2] / "workflows"
 NOT_EXECUTED = {"Note", "MarkdownNote"}
 
 
+def workflow_names() -> list[str]:
+    return sorted(path.stem for path in WORKFLOWS.glob("*.json"))
+
+
+def read_graph(name: str) -> dict:
+    """The UI-format file ``workflows/<name>.json``."""
+    return json.loads((WORKFLOWS / f"{name}.json").read_text())
+
+
 def api_form(name: str) -> dict:
     """A prompt made from the UI-format file ``workflows/<name>.json``, as the browser makes it when one presses Run."""
-    graph = json.loads((WORKFLOWS / f"{name}.json").read_text())
+    graph = read_graph(name)
     origins = {link[0]: [str(link[1]), link[2]] for link in graph["links"]}
     return {
         str(node["id"]): {"class_type": node["type"], "inputs": _inputs(node, origins)}

@@ -1,0 +1,148 @@
+"""Taking joint latents apart and putting them together, masks included."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+from comfy_execution.graph_utils import ExecutionBlocker
+from torch import Tensor
+
+from .latents import codi_config
+from .streams import STREAMS, names_of, require_finite, split, split_masks, whole_mask, with_masks
+from .types import CATEGORY
+
+IMAGE_CHANNELS = 4
+
+
+def _kind(stream: Tensor) -> str:
+    """What a stream probably is, which without a model can only be told from its shape."""
+    if stream.ndim == 5:
+        return "video"
+    if stream.ndim != 4:
+        raise ValueError(
+            f"latents: a latent of shape {list(stream.shape)} is none of CoDi's; "
+            "connect latents from the CoDi encode nodes or CoDi Empty Latent."
+        )
+    if tuple(stream.shape[2:]) == (1, 1):
+        return "text"
+    return "image" if stream.shape[1] == IMAGE_CHANNELS else "audio"
+
+
+class CoDiJoinLatents(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="CoDiJoinLatents",
+            display_name="CoDi Join Latents",
+            category=f"{CATEGORY}/latent",
+            description="Joins latents to one whose streams are sampled together. Their masks go with them.",
+            search_aliases=["joint latent", "nested latent", "combine latents", "concat", "codi"],
+            inputs=[
+                io.Autogrow.Input(
+                    "latents",
+                    template=io.Autogrow.TemplatePrefix(
+                        io.Latent.Input("latent", tooltip="A latent of one stream or more; no modality twice."),
+                        prefix="latent",
+                        min=2,
+                        max=len(STREAMS),
+                    ),
+                    tooltip="At most one stream of each modality, all of the same batch size.",
+                )
+            ],
+            outputs=[io.Latent.Output(display_name="latent", tooltip="All streams, image first and text last.")],
+        )
+
+    @classmethod
+    def execute(cls, latents: io.Autogrow.Type) -> io.NodeOutput:
+        found: dict[str, tuple[Tensor, Tensor | None]] = {}
+        for latent in latents.values():
+            for stream, mask in zip(split(latent["samples"]), split_masks(latent)):
+                kind = _kind(stream)
+                if kind in found:
+                    raise ValueError(f"latents: there are two {kind} streams; connect one of each modality.")
+                require_finite(stream, "latents", kind)
+                found[kind] = stream, mask
+        if len({len(stream) for stream, _ in found.values()}) > 1:
+            sizes = ", ".join(f"{kind} {len(stream)}" for kind, (stream, _) in found.items())
+            raise ValueError(
+                f"latents: the batch sizes differ ({sizes}); make them equal, as Repeat Latent Batch does."
+            )
+        streams, masks = zip(*(found[kind] for kind in STREAMS if kind in found))
+        first = next(iter(latents.values()))
+        return io.NodeOutput(with_masks(first, list(streams), list(masks)))
+
+
+class CoDiSplitLatent(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="CoDiSplitLatent",
+            display_name="CoDi Split Latent",
+            category=f"{CATEGORY}/latent",
+            description="Takes a joint latent apart into its streams, so that stock latent nodes can work on one.",
+            search_aliases=["joint latent", "nested latent", "separate latents", "unjoin", "codi"],
+            inputs=[
+                io.Model.Input("model", tooltip="The CoDi model, which knows its latents."),
+                io.Latent.Input("samples", tooltip="A latent of one stream or more."),
+            ],
+            outputs=[
+                io.Latent.Output(display_name=name, tooltip=f"The {name} stream with its mask, if there is one.")
+                for name in STREAMS
+            ],
+        )
+
+    @classmethod
+    def execute(cls, model, samples) -> io.NodeOutput:
+        streams, masks = split(samples["samples"]), split_masks(samples)
+        names = names_of([stream.shape for stream in streams], codi_config(model), "samples")
+        found = {name: with_masks(samples, [z], [mask]) for name, z, mask in zip(names, streams, masks)}
+        return io.NodeOutput(*(found.get(name) or _absent(name, names) for name in STREAMS))
+
+
+def _absent(name: str, names: list[str]) -> ExecutionBlocker:
+    return ExecutionBlocker(
+        f"samples: there is no {name} stream in this latent, which holds {', '.join(names)}; "
+        f"switch {name} on in CoDi Empty Latent."
+    )
+
+
+class CoDiHoldStreams(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="CoDiHoldStreams",
+            display_name="CoDi Hold Streams",
+            category=f"{CATEGORY}/latent",
+            description="Keeps streams of a joint latent as they are while the others are generated and hear them: "
+            "hold a video to make its sound.",
+            search_aliases=["set latent noise mask", "inpaint", "freeze", "condition on video", "codi"],
+            inputs=[
+                io.Model.Input("model", tooltip="The CoDi model, which knows its latents."),
+                io.Latent.Input("samples", tooltip="A latent with what is to be held and what is to be generated."),
+                *(
+                    io.Boolean.Input(name, default=False, tooltip=f"Keep the {name} stream as it is.")
+                    for name in STREAMS
+                ),
+            ],
+            outputs=[io.Latent.Output(display_name="latent", tooltip="The same streams with a noise mask.")],
+        )
+
+    @classmethod
+    def execute(cls, model, samples, **held: bool) -> io.NodeOutput:
+        streams = split(samples["samples"])
+        names = names_of([stream.shape for stream in streams], codi_config(model), "samples")
+        for name in STREAMS:
+            if held[name] and name not in names:
+                raise ValueError(
+                    f"{name}: there is no {name} stream to hold in this latent, which holds {', '.join(names)}; "
+                    "join one with CoDi Join Latents, or switch this off."
+                )
+        if all(held[name] for name in names):
+            raise ValueError(f"{', '.join(names)}: every stream is held; leave one to generate.")
+        for name, stream in zip(names, streams):
+            if held[name]:
+                require_finite(stream, "samples", name)
+        masks = [
+            whole_mask(stream, 0.0) if held[name] else mask
+            for name, stream, mask in zip(names, streams, split_masks(samples))
+        ]
+        return io.NodeOutput(with_masks(samples, streams, masks))

@@ -1,0 +1,44 @@
+"""What the user set about how streams listen to each other; it travels in the options of a MODEL."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from ..codi_backend.diffusion import STEPS
+
+# Key in a MODEL's `transformer_options`.
+KEY = "codi"
+
+
+def with_settings(model, **settings):
+    """A clone of a MODEL with some of the settings changed.
+
+    Settings are `alignment` and `strength` as `Diffuser.forward` takes them, `pairs`, a dict of (listener, speaker) to
+    strength, which goes before `strength`, and `curve`, a factor of all strengths as a function of the progress.
+    """
+    patched = model.clone()
+    options = patched.model_options["transformer_options"]
+    options[KEY] = options.get(KEY, {}) | settings
+    return patched
+
+
+def progress(timesteps: Tensor) -> float:
+    """How far sampling has come: 0 at the highest noise level, 1 at the lowest. All samples share it."""
+    return min(max(1 - float(timesteps[0]) / (STEPS - 1), 0.0), 1.0)
+
+
+def diffuser_arguments(settings: dict[str, Any], streams: Sequence[str], timesteps: Tensor) -> dict[str, Any]:
+    """The settings as arguments of `Diffuser.forward` at one noise level."""
+    curve = settings.get("curve")
+    factor = 1.0 if curve is None else max(0.0, float(curve.interp(progress(timesteps))))
+    strength = settings.get("strength", 1.0) * factor
+    if pairs := settings.get("pairs"):
+        strength = {
+            (listener, speaker): pairs[listener, speaker] * factor if (listener, speaker) in pairs else strength
+            for listener in streams
+            for speaker in streams
+        }
+    return {"alignment": settings.get("alignment", "paper"), "strength": strength}

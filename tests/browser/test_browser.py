@@ -1,0 +1,77 @@
+"""What a user sees: templates that open and run, help pages, translated names."""
+
+import re
+from itertools import combinations
+
+import pytest
+from host.comfy_host import PACK, PACK_NAME
+from host.workflow_files import read_graph, workflow_names
+
+TEMPLATES = workflow_names()
+HELP = PACK / "nodes" / "web" / "docs"
+CHINESE = re.compile(r"[\u4e00-\u9fff]")
+# What ComfyUI's own Chinese texts leave as it is.
+UNTRANSLATED = {"CFG", "Latent", "VAE"}
+
+
+@pytest.fixture
+def quiet(page):
+    """The editor, which must not complain meanwhile."""
+    page.complaints.clear()
+    yield page
+    assert page.complaints == []
+
+
+@pytest.fixture(scope="session")
+def kinds(server):
+    """Our nodes as the server describes them."""
+    info = server.get("/object_info")
+    return {name: node for name, node in info.items() if node["python_module"] == f"custom_nodes.{PACK_NAME}"}
+
+
+def overlapping(nodes: list[dict]) -> list[tuple[str, str]]:
+    def overlap(one, other):
+        return all(one[i] < other[i] + other[i + 2] and other[i] < one[i] + one[i + 2] for i in (0, 1))
+
+    return [(a["title"], b["title"]) for a, b in combinations(nodes, 2) if overlap(a["box"], b["box"])]
+
+
+@pytest.mark.parametrize("page", ["en"], indirect=True)
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_template_opens_and_runs(quiet, name, kinds):
+    quiet.open_template(PACK_NAME, name)
+    nodes = quiet.nodes()
+    assert [node["type"] for node in nodes if node["missing"]] == []
+    assert overlapping(nodes) == []
+    assert len(nodes) == len(read_graph(name)["nodes"])
+    if checkpoints(nodes) <= set(kinds["CoDiLoadModel"]["input"]["required"]["checkpoint"][1]["options"]):
+        assert quiet.queue() == "success"
+        assert overlapping(quiet.nodes()) == []  # previews make nodes grow
+
+
+def checkpoints(nodes: list[dict]) -> set[str]:
+    return {value for node in nodes for name, _, value in node["widgets"] if name == "checkpoint"}
+
+
+def test_help_pages_open(quiet, kinds):
+    for kind in kinds:
+        translated = HELP / kind / f"{quiet.locale}.md"
+        text = (translated if translated.exists() else HELP / f"{kind}.md").read_text()
+        assert len(quiet.help(kind, text.splitlines()[0].removeprefix("# "))) > 40
+        if quiet.locale == "zh":
+            assert translated.exists(), f"{kind} has no help page in Chinese"
+
+
+@pytest.mark.parametrize("page", ["zh"], indirect=True)
+def test_everything_is_named_in_chinese(quiet, kinds):
+    seen = {kind: quiet.only_node(kind) for kind in kinds}
+    titles = [node["title"] for node in seen.values()]
+    assert [title for title in titles if not CHINESE.search(title)] == [] and len(set(titles)) == len(titles)
+    left = [
+        f"{kind}: {name} is shown as {shown!r}"
+        for kind, node in seen.items()
+        for name, shown, *_ in node["inputs"] + node["outputs"] + node["widgets"]
+        # The editor itself names the inputs that appear one by one.
+        if "." not in name and not CHINESE.search(shown) and shown not in UNTRANSLATED
+    ]
+    assert left == []

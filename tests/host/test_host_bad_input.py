@@ -1,0 +1,414 @@
+"""Whatever a queued prompt is given, the user reads one sentence about it, and the next prompt works."""
+
+import re
+from fractions import Fraction
+from types import SimpleNamespace
+
+import pytest
+import torch
+from host.comfy_host import ExecutionFailed
+from host.graph import Give, Graph, Kept, register
+from host.tiny_checkpoint import save_tiny, tiny_config
+
+TINY, TEXT_ONLY = "tiny.safetensors", "text only.safetensors"
+# What a sentence about a mistake tells the user to do.
+REMEDY = r"\b(choose|connect|encode|give|join|load|look|lower|make|press|put|remove|scale|set|start|switch)\b"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nodes(host):
+    register(host._nodes.NODE_CLASS_MAPPINGS)
+    backend = host.module("codi_backend")
+    parts = backend.parts.part_names(tiny_config(backend))
+    save_tiny(host.models / TEXT_ONLY, backend, without=tuple(part for part in parts if not part.endswith(".text")))
+    yield
+    Give.values.clear()
+    Kept.values.clear()
+    host.forget()
+
+
+def sound(samples=16000, channels=1, rate=16000, batch=1, value=None):
+    waveform = 0.1 * torch.sin(torch.arange(samples) * 0.2).expand(batch, channels, -1)
+    return {"waveform": waveform if value is None else torch.full_like(waveform, value), "sample_rate": rate}
+
+
+def pictures(count=1, height=32, width=32, value=0.5):
+    return torch.full((count, height, width, 3), value)
+
+
+def video(count=4, audio=None):
+    from comfy_api.latest import InputImpl, Types
+
+    clip = Types.VideoComponents(images=pictures(count), audio=audio, frame_rate=Fraction(6))
+    return InputImpl.VideoFromComponents(clip)
+
+
+def nested(*streams):
+    from comfy.nested_tensor import NestedTensor
+
+    return {"samples": NestedTensor(list(streams))}
+
+
+IMAGE, AUDIO, NAN = torch.zeros(1, 4, 4, 4), torch.zeros(1, 8, 8, 8), float("nan")
+
+
+class Wired(Graph):
+    """A graph with the tiny model loaded and a prompt; everything that is given comes from a node."""
+
+    def __init__(self, checkpoint=TINY):
+        super().__init__()
+        self.loaded = self.load(checkpoint)
+        self.model, self.encoders, self.vae, self.audio_vae, self.text_vae = (self.loaded[i] for i in range(5))
+
+    def text(self):
+        return self.add("CoDiPromptText", prompt_encoders=self.encoders, text="a red star")
+
+    def given(self, value):
+        name = str(len(self.prompt))
+        Give.values[name] = value
+        return self.add("TestGive", name=name)
+
+    def end(self, *values):
+        for number, value in enumerate(values):
+            self.keep(str(number), value)
+
+
+def run(host, wire):
+    """Execute the graph that `wire` makes; what it ends in."""
+    graph = Wired()
+    last = wire(graph)
+    graph.end(last)
+    host.run(graph.prompt)
+    return Kept.values["0"][0]
+
+
+def works(host):
+    """A prompt without a mistake gets through."""
+
+    def wire(g):
+        return g.add("CoDiDecodeImage", samples=g.sample(g.model, g.text(), g.empty(g.model, "image")), vae=g.vae)
+
+    image = run(host, wire)
+    assert image.shape == (1, 64, 64, 3) and image.isfinite().all()
+
+
+def sampled(latent, **settings):
+    def wire(g):
+        return g.sample(g.model, g.text(), g.given(latent() if callable(latent) else latent), **settings)
+
+    return wire
+
+
+def with_prompts(change, *streams, batch=1):
+    """The stock KSampler with the prompt changed."""
+
+    def wire(g):
+        latent = g.empty(g.model, *streams, width=32, height=32, batch_size=batch)
+        prompt = g.text()
+        return g.sample(g.model, [change(g, prompt[0]), prompt[1]], latent)
+
+    return wire
+
+
+def area(g, prompt):
+    inputs = {"conditioning": prompt, "width": 32, "height": 32, "x": 0, "y": 0, "strength": 1.0}
+    return g.add("ConditioningSetArea", **inputs)
+
+
+def masked(g, prompt):
+    mask = g.given(torch.ones(1, 32, 32))
+    inputs = {"conditioning": prompt, "mask": mask, "strength": 1.0, "set_cond_area": "default"}
+    return g.add("ConditioningSetMask", **inputs)
+
+
+def silent(g):
+    """The sound of a video without one, as the stock node gives it."""
+    return g.add("GetVideoComponents", video=g.given(video()))[1]
+
+
+def joined(*latents):
+    return lambda g: g.add("CoDiJoinLatents", **{f"latents.latent{i}": wire(g) for i, wire in enumerate(latents)})
+
+
+def emptied(*streams, model=None, **sizes):
+    return lambda g: g.empty(g.model, *streams, **sizes)
+
+
+def guided(latent):
+    """SamplerCustomAdvanced with CoDi's guider."""
+
+    def wire(g):
+        prompt = g.text()
+        scales = {f"cfg_{name}": 2.0 for name in ("image", "video", "audio", "text")}
+        guider = g.add("CoDiGuider", model=g.model, positive=prompt[0], negative=prompt[1], **scales)
+        return g.add(
+            "SamplerCustomAdvanced",
+            noise=g.add("RandomNoise", noise_seed=0),
+            guider=guider,
+            sampler=g.add("KSamplerSelect", sampler_name="euler"),
+            sigmas=g.add("BasicScheduler", model=g.model, scheduler="normal", steps=1, denoise=1.0),
+            latent_image=g.given(latent()),
+        )
+
+    return wire
+
+
+def own_sampler(latent):
+    def wire(g):
+        prompt = g.text()
+        inputs = {"seed": 0, "steps": 1, "cfg": 2.0, "sampler_name": "euler", "scheduler": "normal", "denoise": 1.0}
+        inputs |= {"mode": "paper", "strength": 1.0, "latent_image": g.given(latent())}
+        return g.add("CoDiSampler", model=g.model, positive=prompt[0], negative=prompt[1], **inputs)
+
+    return wire
+
+
+def of_text_only(kind, **inputs):
+    def wire(g):
+        model = g.load(TEXT_ONLY)[0]
+        if kind == "CoDiEmptyLatent":
+            return g.empty(model, "video")
+        prompt = g.text()
+        sampler = {"seed": 0, "steps": 1, "cfg": 2.0, "sampler_name": "euler", "scheduler": "normal"}
+        inputs = {"model": model, "positive": prompt[0], "negative": prompt[1], "batch_size": 1}
+        return g.add(kind, width=0, height=0, frames=0, **inputs, **sampler)
+
+    return wire
+
+
+def prompted(kind, value):
+    def wire(g):
+        name = kind.lower()
+        return g.add(f"CoDiPrompt{kind}", prompt_encoders=g.encoders, **{name: _made(g, value)})
+
+    return wire
+
+
+def encoded(kind, value):
+    def wire(g):
+        more = {"Video": {"frame_rate": 0.0, "frames": 0}, "Audio": {"seconds": 0.0}}.get(kind, {})
+        vae = {"audio_vae": g.audio_vae} if kind == "Audio" else {"vae": g.vae}
+        return g.add(f"CoDiEncode{kind}", **{kind.lower(): _made(g, value)}, **vae, **more)
+
+    return wire
+
+
+def decoded(kind, latent, **more):
+    def wire(g):
+        vae = {"Audio": {"audio_vae": g.audio_vae}, "Text": {"text_vae": g.text_vae}}.get(kind, {"vae": g.vae})
+        inputs = {"frame_rate": 0.0} if kind == "Video" else {}
+        inputs |= {name: _made(g, value) for name, value in more.items()}
+        return g.add(f"CoDiDecode{kind}", samples=g.given({"samples": latent}), **vae, **inputs)
+
+    return wire
+
+
+def similar(**outputs):
+    def wire(g):
+        outs = {name: _made(g, value) for name, value in outputs.items()}
+        return g.add("CoDiSimilarity", prompt_encoders=g.encoders, **{"prompts.prompt_1": g.text()}, **outs)[1]
+
+    return wire
+
+
+def _made(g, value):
+    """A link: from a function of the graph, or to a given value, made late because it may need ComfyUI."""
+    if value is silent:
+        return silent(g)
+    return g.given(value() if callable(value) else value)
+
+
+def interpolated(g):
+    other = g.given([[torch.zeros(1, 77, 768), {}]])
+    return g.add("CoDiInterpolate", method="linear", **{"prompts.prompt_1": g.text(), "prompts.prompt_2": other})
+
+
+MISTAKES = {
+    # The wrong model for a latent, and the other way round.
+    "latent of Stable Diffusion 3": (sampled({"samples": torch.ones(1, 16, 8, 8)}), "latent_image: a latent of shape"),
+    "latent of CoDi's built-in model": (sampled({"samples": torch.ones(1, 64, 1, 1)}), "latent_image: a latent of sha"),
+    "MODEL of another kind": (
+        lambda g: g.empty(g.given(SimpleNamespace(model=torch.nn.Identity())), "image"),
+        "model: this is not a CoDi model",
+    ),
+    "another MODEL in our sampler": (
+        lambda g: g.add(
+            "CoDiAlignment", model=g.given(SimpleNamespace(model=torch.nn.Identity())), mode="none", strength=1.0
+        ),
+        "model: this is not a CoDi model",
+    ),
+    "latent of another VAE": (decoded("Image", torch.ones(1, 16, 8, 8)), "samples: there is no image stream"),
+    # Batches.
+    "batches that cannot be joined": (
+        joined(emptied("image", batch_size=2), emptied("audio", batch_size=3)),
+        "latents: the batch sizes differ",
+    ),
+    "batches in a latent made by hand": (
+        guided(lambda: nested(IMAGE.expand(2, -1, -1, -1), AUDIO)),
+        "latent_image: the batch sizes of the streams differ",
+    ),
+    "batches in a latent for our sampler": (
+        own_sampler(lambda: nested(IMAGE.expand(2, -1, -1, -1), AUDIO)),
+        "latent_image: the batch sizes of the streams differ",
+    ),
+    "three prompts for two results": (
+        with_prompts(lambda g, _: g.given([[torch.ones(3, 1, 64), {}]]), "image", batch=2),
+        "positive: 3 prompts do not go with 2 results",
+    ),
+    "two sounds for one clip": (
+        decoded("Video", torch.zeros(1, 4, 2, 4, 4), audio=sound(batch=2)),
+        "audio: 2 sounds do not go with 1 clips",
+    ),
+    # Nothing.
+    "empty sound as prompt": (prompted("Audio", sound(0)), "audio: this sound is empty"),
+    "empty sound to encode": (encoded("Audio", sound(0)), "audio: this sound is empty"),
+    "empty sound to compare": (similar(audio=sound(0)), "audio: this sound is empty"),
+    "empty sound for a video": (
+        decoded("Video", torch.zeros(1, 4, 2, 4, 4), audio=sound(0)),
+        "audio: this sound is empty",
+    ),
+    "video of no frames as prompt": (prompted("Video", lambda: video(0)), "video: there is no picture"),
+    "video of no frames to encode": (encoded("Video", lambda: video(0)), "video: this video has no frames"),
+    "no frames as prompt": (prompted("Video", pictures(0)), "video: there is no picture"),
+    "no frames to encode": (encoded("Video", pictures(0)), "video: this video has no frames"),
+    "no image as prompt": (prompted("Image", pictures(0)), "image: there is no picture"),
+    "no image to encode": (encoded("Image", pictures(0)), "image: there is no picture"),
+    "no sample": (sampled({"samples": torch.zeros(0, 4, 4, 4)}), "latent_image: this latent is empty"),
+    "no sample to decode": (decoded("Image", torch.zeros(0, 4, 4, 4)), "samples: this latent is empty"),
+    "latent of no frames": (sampled({"samples": torch.zeros(1, 4, 0, 4, 4)}), "latent_image: this latent is empty"),
+    "sound of a silent video as prompt": (prompted("Audio", silent), "audio: there is no sound"),
+    "sound of a silent video to encode": (encoded("Audio", silent), "audio: there is no sound"),
+    "sound of a silent video to compare": (similar(audio=silent), "audio: there is no sound"),
+    # NaN.
+    "image with NaN as prompt": (prompted("Image", pictures(value=NAN)), "image: .* not finite"),
+    "image with NaN to encode": (encoded("Image", pictures(value=NAN)), "image: .* not finite"),
+    "video with NaN": (encoded("Video", pictures(3, value=NAN)), "video: .* not finite"),
+    "sound with NaN as prompt": (prompted("Audio", sound(value=NAN)), "audio: .* not finite"),
+    "sound with NaN to encode": (encoded("Audio", sound(value=NAN)), "audio: .* not finite"),
+    "sound with NaN for a video": (
+        decoded("Video", torch.zeros(1, 4, 2, 4, 4), audio=sound(value=NAN)),
+        "audio: .* not finite",
+    ),
+    "latent with NaN": (sampled({"samples": torch.full((1, 4, 4, 4), NAN)}), "latent_image: .* not finite"),
+    "joint latent with NaN": (sampled(lambda: nested(IMAGE, AUDIO * NAN)), "latent_image: the audio .* not finite"),
+    "image latent with NaN": (decoded("Image", IMAGE * NAN), "samples: .* not finite"),
+    "audio latent with NaN": (decoded("Audio", AUDIO * NAN), "samples: .* not finite"),
+    "text latent with NaN": (decoded("Text", torch.full((1, 24, 1, 1), NAN)), "samples: .* not finite"),
+    "prompt with NaN": (
+        with_prompts(lambda g, _: g.given([[torch.full((1, 1, 64), NAN), {}]]), "image"),
+        "positive: .* not finite",
+    ),
+    # Sizes.
+    "width of an empty latent": (emptied("image", width=72, height=32), "width: 72 pixels"),
+    "image to encode": (encoded("Image", pictures(1, 30, 33)), "image: 33 x 30 pixels .* scale it to 32 x 24"),
+    "image to sample from": (sampled({"samples": torch.zeros(1, 4, 5, 4)}), "latent_image: the image latent is 5 x 4"),
+    "grey image to encode": (encoded("Image", torch.zeros(1, 32, 32, 1)), "image: .* colour"),
+    "frames of a latent": (sampled({"samples": torch.zeros(1, 4, 31, 4, 4)}), "latent_image: the video latent has 31"),
+    # A checkpoint of texts alone.
+    "text model asked for a video latent": (of_text_only("CoDiEmptyLatent"), "video: the model 'tiny' does not"),
+    "text model asked for a video": (of_text_only("CoDiSampleVideo"), "video: the model 'tiny' does not"),
+    # Prompts for regions, and of other models.
+    "area": (with_prompts(area, "image", "audio"), "positive: a prompt for an area"),
+    "mask of a prompt": (with_prompts(masked, "image", "audio"), "positive: a prompt for an area"),
+    "prompt of another CLIP": (
+        with_prompts(lambda g, _: g.given([[torch.zeros(1, 77, 768), {}]]), "image"),
+        "positive: .* width 64 .* width 768",
+    ),
+    "prompts of two CLIPs": (interpolated, "prompt_2: a prompt of 77 tokens of width 768"),
+    # Streams.
+    "two image streams to join": (joined(emptied("image"), emptied("image", "audio")), "latents: there are two image"),
+    "two image streams": (sampled(lambda: nested(IMAGE, IMAGE)), "latent_image: the latent holds two image"),
+    # Masks.
+    "mask with NaN": (
+        sampled({"samples": IMAGE, "noise_mask": torch.full((1, 32, 32), NAN)}),
+        "latent_image: .*mask.* not finite",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake(host, name):
+    wire, message = MISTAKES[name]
+    with pytest.raises(ExecutionFailed) as failure:
+        run(host, wire)
+    told = str(failure.value).strip()
+    assert re.match(message, told), told
+    assert "\n" not in told and told.endswith("."), told
+    inputs = host.node(failure.value.node).INPUT_TYPES()
+    known = {key for group in ("required", "optional") for key in inputs.get(group, {})}
+    known |= {f"prompt_{i}" for i in range(1, 17)} | {"positive", "negative"}  # of what grows, and of guiders
+    named, advice = told.split(": ", 1)
+    assert set(named.split(", ")) <= known, f"{failure.value.node} has no input {named}"
+    assert re.search(REMEDY, advice), told
+    works(host)
+
+
+@pytest.mark.parametrize("content", [b"", b"no checkpoint", None], ids=["empty", "other", "cut short"])
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth", ".ckpt"])
+def test_a_corrupt_file(host, content, suffix):
+    if content is None:
+        whole = host.models / TINY
+        if suffix != ".safetensors":
+            whole = host.models / "whole.pth"
+            torch.save({"state": torch.zeros(1000)}, whole)
+        content = whole.read_bytes()[:-100]
+    name = f"broken{suffix}"
+    (host.models / name).write_bytes(content)
+    try:
+        graph = Wired(name)
+        graph.end(graph.text())
+        with pytest.raises(ExecutionFailed, match=rf"^checkpoint: .*{re.escape(name)}"):
+            host.run(graph.prompt)
+    finally:
+        (host.models / name).unlink()
+    works(host)
+
+
+def test_an_unknown_file(host):
+    graph = Wired("no such file.safetensors")
+    graph.end(graph.text())
+    with pytest.raises(ValueError, match="no such file"):  # which the core says before anything runs
+        host.run(graph.prompt)
+    works(host)
+
+
+# What looks odd and has to work.
+
+
+@pytest.mark.parametrize("rate", [8000, 11025, 22050, 44099, 48000, 192000])
+@pytest.mark.parametrize("channels", [1, 2, 6])
+def test_sounds_of_any_rate_and_channels(host, rate, channels):
+    def latent(g):
+        return g.add("CoDiEncodeAudio", audio=g.given(heard), audio_vae=g.audio_vae, seconds=0.64)
+
+    heard = sound(rate // 2, channels, rate)
+    ((embedding, _),) = run(host, prompted("Audio", heard))
+    assert embedding.shape == (1, 1, 64) and embedding.isfinite().all()
+    samples = run(host, latent)["samples"]
+    assert samples.shape == (1, 8, 8, 8) and samples.isfinite().all()
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (33, 17), (200, 31)])
+def test_prompts_of_any_size(host, height, width):
+    for wire in (
+        prompted("Image", pictures(1, height, width)),
+        prompted("Video", pictures(3, height, width)),
+        prompted("Image", torch.zeros(1, height, width, 4)),  # with transparency
+    ):
+        ((embedding, _),) = run(host, wire)
+        assert embedding.shape == (1, 1, 64) and embedding.isfinite().all()
+
+
+@pytest.mark.parametrize("shape", [(1, 32, 32), (32, 32), (1, 1, 5, 7), (3, 32, 32), (1, 1, 4, 4)])
+@pytest.mark.parametrize("joint", [False, True])
+def test_masks_of_any_shape(host, shape, joint):
+    """The core fits them to the first stream."""
+    latent = {"noise_mask": torch.zeros(shape)} | (nested(IMAGE + 1, AUDIO) if joint else {"samples": IMAGE + 1})
+    result = run(host, sampled(latent))["samples"]
+    image = result.unbind()[0] if joint else result
+    torch.testing.assert_close(image, IMAGE + 1, atol=1e-5, rtol=0)
+
+
+def test_a_video_without_sound_for_a_video(host):
+    made = run(host, decoded("Video", torch.zeros(1, 4, 2, 4, 4), audio=silent))
+    assert made.get_components().audio is None

@@ -1,0 +1,87 @@
+"""What is written down about the pack for installers and for the registry."""
+
+import os
+import re
+import subprocess
+
+import pytest
+import yaml
+from distribution import REPOSITORY, distributed_files
+
+tomllib = pytest.importorskip("tomllib", reason="Python 3.11 has what reads pyproject.toml")
+PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
+TORCH = ("torch", "torchvision", "torchaudio", "numpy")
+
+
+@pytest.fixture(scope="module")
+def distributed():
+    files = distributed_files()
+    if files is None:
+        pytest.skip("not a git checkout")
+    return files
+
+
+def test_requirements_are_the_dependencies():
+    # ComfyUI's Manager reads requirements.txt line by line, pip reads pyproject.toml.
+    lines = (REPOSITORY / "requirements.txt").read_text().split("\n")
+    dependencies = PROJECT["project"]["dependencies"]
+    assert [line for line in lines if line] == dependencies
+    names = [re.match(r"[\w-]+", line)[0] for line in dependencies]
+    assert not set(names) & set(TORCH), "these would replace the user's build"
+    assert all(re.fullmatch(r"[\w-]+>=[\d.]+", line) for line in dependencies), "floors, no pins"
+
+
+def test_distribution_has_what_the_pack_needs_and_nothing_else(distributed):
+    top = {name.partition("/")[0] for name in distributed}
+    assert top == {
+        "CHANGELOG.md",
+        "LICENSE",
+        "README.md",
+        "__init__.py",
+        "codi_backend",
+        "locales",
+        "nodes",
+        "pyproject.toml",
+        "requirements.txt",
+        "workflows",
+    }
+    weights = PROJECT["tool"]["setuptools"]["package-data"]["codi_backend"]
+    assert weights == ["mini_weights/*.safetensors"]
+    assert any(name.startswith("codi_backend/mini_weights/") for name in distributed)
+
+
+def test_registry_entry():
+    comfy = PROJECT["tool"]["comfy"]
+    assert re.fullmatch(r"[a-z][a-z0-9-]*", PROJECT["project"]["name"]) and "comfyui" not in PROJECT["project"]["name"]
+    assert comfy["PublisherId"] and comfy["DisplayName"] and comfy["requires-comfyui"] == ">=0.33.0"
+    known = {"NVIDIA CUDA", "AMD ROCm", "Intel Arc", "Apple Metal"}  # an unknown one would void all classifiers
+    devices = [c for c in PROJECT["project"]["classifiers"] if c.startswith("Environment ::")]
+    assert {c.removeprefix("Environment :: GPU :: ") for c in devices} <= known
+
+
+@pytest.fixture
+def take_changes(tmp_path):
+    """Runs the step of the publish workflow that takes a version's part of the changelog."""
+    steps = yaml.safe_load((REPOSITORY / ".github" / "workflows" / "publish.yml").read_text())["jobs"]["publish"][
+        "steps"
+    ]
+    (script,) = [step["run"] for step in steps if "changelog" in step.get("name", "").lower()]
+
+    def take(tag: str) -> tuple[int, str]:
+        changes = tmp_path / "changes.md"
+        environment = os.environ | {"TAG": tag, "CHANGES": str(changes)}
+        done = subprocess.run(["bash", "-e", "-c", script], cwd=REPOSITORY, env=environment, capture_output=True)
+        return done.returncode, changes.read_text() if changes.exists() else ""
+
+    return take
+
+
+def test_changelog_tells_of_this_version(take_changes):
+    code, changes = take_changes(f"v{PROJECT['project']['version']}")
+    assert code == 0 and "### Added" in changes and "## [" not in changes
+    assert take_changes("v99.0.0")[0] != 0
+
+
+def test_version_is_the_same_everywhere():
+    source = (REPOSITORY / "codi_backend" / "__init__.py").read_text()
+    assert f'__version__ = "{PROJECT["project"]["version"]}"' in source
