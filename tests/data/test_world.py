@@ -1,10 +1,10 @@
-"""The world's constants and rules, as DESIGN section 6 states them."""
+"""The world's constants and rules."""
 
 import itertools
 
 import pytest
 
-from codi_backend.data import is_held_out, sample_scene
+from codi_backend.data import is_held_out, make_scene, sample_scene
 from codi_backend.data.world import (
     BACKGROUND,
     COLOURS,
@@ -116,3 +116,10 @@ def test_onsets_are_spaced_by_the_tempo():
         assert scene.onsets[0] == scene.start and len(scene.onsets) == scene.count
         for a, b in itertools.pairwise(scene.onsets):
             assert b - a == pytest.approx(TEMPI[scene.tempo])
+
+
+def test_scenes_to_order():
+    scene = make_scene("blue", "heart", 3, "fast", 0.25, seed=7)
+    assert (scene.colour, scene.shape, scene.count, scene.tempo, scene.start) == ("blue", "heart", 3, "fast", 0.25)
+    assert scene == make_scene("blue", "heart", 3, "fast", 0.25, seed=7) and len(scene.places) == 3
+    assert scene.places != make_scene("blue", "heart", 3, "fast", 0.25, seed=8).places

@@ -1,4 +1,4 @@
-"""Latent alignment: who influences whom, and how much (SPEC section 2, DESIGN section 2)."""
+"""Latent alignment: who influences whom, and how much (SPEC section 2)."""
 
 import dataclasses
 
