@@ -5,6 +5,7 @@ from __future__ import annotations
 from comfy_api.input import CurveInput
 from comfy_api.latest import io
 
+from .latents import codi_config
 from .listening import KEY, with_settings
 from .streams import STREAMS
 from .types import CATEGORY
@@ -46,6 +47,7 @@ class CoDiAlignment(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, mode, strength) -> io.NodeOutput:
+        codi_config(model)  # says so if it is another model
         return io.NodeOutput(with_settings(model, alignment=mode, strength=strength))
 
 
@@ -75,6 +77,7 @@ class CoDiAlignmentPair(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, listener, speaker, strength) -> io.NodeOutput:
+        codi_config(model)
         pairs = model.model_options["transformer_options"].get(KEY, {}).get("pairs", {})
         return io.NodeOutput(with_settings(model, pairs=pairs | {(listener, speaker): strength}))
 
@@ -104,4 +107,5 @@ class CoDiAlignmentCurve(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, curve) -> io.NodeOutput:
+        codi_config(model)
         return io.NodeOutput(with_settings(model, curve=CurveInput.from_raw(curve)))

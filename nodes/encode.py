@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from ..codi_backend.diffuser.temporal import MAX_FRAMES
 from .latents import MAX_SECONDS
-from .prompts import prompt_sound
+from .prompts import prompt_pixels, prompt_sound
 from .types import CATEGORY, AudioVaeType, TextVaeType
 
 # Steps of a sound's latent: every audio network takes a multiple of these.
@@ -24,16 +24,14 @@ def _require(part, name: str, kind: str) -> None:
 def _encoded(pixels: Tensor, vae, name: str) -> Tensor:
     """Images ``[B, H, W, C]`` -> ``[B, C, h, w]``; `ValueError` about the input `name` for a size that does not fit."""
     _require(vae, "vae", "image")
-    height, width = pixels.shape[1:3]
+    height, width = prompt_pixels(pixels, name).shape[2:]
     unit = vae.spacial_compression_encode()
     fitting = [max(unit, size // unit * unit) for size in (width, height)]
-    if pixels.numel() == 0 or fitting != [width, height]:
+    if fitting != [width, height]:
         raise ValueError(
             f"{name}: {width} x {height} pixels do not fit this VAE, which takes multiples of {unit}; "
             f"scale it to {fitting[0]} x {fitting[1]}, as Upscale Image does."
         )
-    if not pixels.isfinite().all():
-        raise ValueError(f"{name}: this holds pixels that are not finite (NaN or infinity); connect another.")
     return vae.encode(pixels[..., :3])
 
 

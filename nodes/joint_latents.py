@@ -39,11 +39,10 @@ class CoDiJoinLatents(io.ComfyNode):
             inputs=[
                 io.Autogrow.Input(
                     "latents",
-                    template=io.Autogrow.TemplatePrefix(
+                    template=io.Autogrow.TemplateNames(
                         io.Latent.Input("latent", tooltip="A latent of one stream or more; no modality twice."),
-                        prefix="latent",
+                        names=[f"latent_{number}" for number in range(1, len(STREAMS) + 1)],
                         min=2,
-                        max=len(STREAMS),
                     ),
                     tooltip="At most one stream of each modality, all of the same batch size.",
                 )

@@ -37,7 +37,9 @@ def _downscale(autoencoder: ImageAutoencoderConfig | AudioAutoencoderConfig) -> 
 def _require(config: CoDiConfig, name: str, autoencoder: object) -> UNetConfig:
     network = config.diffuser.networks.get(modality(name).network)
     if network is None or autoencoder is None or (name == "video" and not network.temporal):
-        raise ValueError(f"{name}: the model {config.name!r} does not generate {name}; switch it off.")
+        raise ValueError(
+            f"model: {config.name!r} does not generate {name}; load one that does, or generate something else."
+        )
     return network
 
 

@@ -49,7 +49,7 @@ def _check_finite(values: Tensor, name: str) -> None:
 def prompt_pixels(images: Tensor, name: str) -> Tensor:
     """An IMAGE as ``[B, 3, H, W]``, checked. `ValueError` begins with the input's `name`."""
     if images.ndim != 4 or images.shape[-1] < 3:
-        raise ValueError(f"{name}: pictures in colour are needed, not values of shape {list(images.shape)}.")
+        raise ValueError(f"{name}: this is of shape {list(images.shape)}; connect pictures in colour, [B, H, W, 3].")
     if images.numel() == 0:
         raise ValueError(f"{name}: there is no picture in this; connect at least one.")
     _check_finite(images, name)

@@ -22,6 +22,8 @@ from .latents import (
     video_shape,
 )
 from .listening import with_settings
+from .sampling_run import check_latent
+from .streams import split
 from .types import CATEGORY
 
 # What `codi generate` does outside ComfyUI.
@@ -101,7 +103,7 @@ class CoDiSampler(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, latent_image, mode, strength, **settings) -> io.NodeOutput:
-        codi_config(model)  # says so if it is another model
+        check_latent([stream.shape for stream in split(latent_image["samples"])], codi_config(model))
         aligned = with_settings(model, alignment=mode, strength=strength)
         return io.NodeOutput(sample(aligned, latent=latent_image, **settings))
 

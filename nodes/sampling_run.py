@@ -12,7 +12,7 @@ from ..codi_backend.config import CoDiConfig, ImageAutoencoderConfig, UNetConfig
 from ..codi_backend.diffuser.temporal import MAX_FRAMES
 from ..codi_backend.modality import modality
 from .listening import KEY
-from .streams import names_of, require_finite
+from .streams import names_of, require_content, require_finite
 
 # What conditioning may carry that other diffusion models use, and what a user calls it.
 FOREIGN = {"control": "a ControlNet", "gligen": "GLIGEN"}
@@ -32,6 +32,8 @@ def around_sampling(
     names = check_latent(shapes, model.codi_config)
     for name, stream in zip(names, comfy.utils.unpack_latents(latent_image, shapes)):
         require_finite(stream, "latent_image", name)
+    if denoise_mask is not None and not denoise_mask.isfinite().all():
+        raise ValueError("latent_image: the noise mask has values that are not finite; connect another mask.")
     for prompt_type, conds in guider.conds.items():
         check_prompts(prompt_type, conds, names, shapes[0][0], model.codi_config)
     model.latent_shapes = shapes  # for the estimate of memory, which comes before ComfyUI sets them
@@ -51,6 +53,8 @@ def around_sampling(
 
 def check_latent(shapes: Sequence[Sequence[int]], config: CoDiConfig) -> list[str]:
     """The modalities of the streams of a latent. `ValueError` for one that the model cannot denoise."""
+    for shape in shapes:
+        require_content(shape, "latent_image")
     names = names_of(shapes, config)
     if len({shape[0] for shape in shapes}) > 1:
         sizes = ", ".join(f"{name} {shape[0]}" for name, shape in zip(names, shapes))
@@ -105,6 +109,10 @@ def check_prompts(prompt_type: str, conds: list[dict], names: list[str], batch: 
             raise ValueError(
                 f"{prompt_type}: {len(embedding)} prompts do not go with {batch} results; give one prompt, "
                 f"or set batch_size to {len(embedding)} in CoDi Empty Latent."
+            )
+        if not embedding.isfinite().all():
+            raise ValueError(
+                f"{prompt_type}: this prompt has values that are not finite (NaN or infinity); connect another."
             )
         for key, kind in FOREIGN.items():
             if cond.get(key) is not None:

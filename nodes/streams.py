@@ -104,6 +104,14 @@ def scale_factor(name: str, config: CoDiConfig) -> float:
     return 1.0 if autoencoder is None else autoencoder.scale_factor
 
 
+def require_content(shape: Sequence[int], name: str) -> None:
+    """`ValueError` about the node's input `name` if a stream of this shape holds no number."""
+    if 0 in shape:
+        raise ValueError(
+            f"{name}: this latent is empty, being of shape {list(shape)}; connect one with a sample in it."
+        )
+
+
 def require_finite(stream: Tensor, name: str, kind: str) -> None:
     """`ValueError` about the node's input `name` if a stream holds NaN or infinity."""
     if not torch.isfinite(stream).all():
@@ -125,5 +133,6 @@ def find(samples: Tensor | NestedTensor, name: str, channels: int) -> Tensor:
             f"samples: there is no {name} stream of {channels} channels in this latent (it holds {shapes}); "
             f"switch {name} on in CoDi Empty Latent, and use the decoder of the same checkpoint."
         )
+    require_content(found[0].shape, "samples")
     require_finite(found[0], "samples", name)
     return found[0]

@@ -7,6 +7,7 @@ The in-process host imports ComfyUI's modules in an order that matters: the devi
 from __future__ import annotations
 
 import asyncio
+import gc
 import importlib
 import json
 import os
@@ -130,6 +131,15 @@ class InProcess:
             cache_type=self._execution.CacheType.CLASSIC,
             cache_args={"lru": 0, "ram": 0, "ram_inactive": 0},
         )
+
+    def free(self) -> None:
+        """What the server does when the user asks for models to be unloaded and memory to be freed."""
+        import comfy.model_management
+
+        comfy.model_management.unload_all_models()
+        self._executor.reset()
+        gc.collect()
+        comfy.model_management.soft_empty_cache()
 
     def run(self, prompt: dict) -> dict:
         """Execute a prompt in the API form; the outputs of its nodes as the history shows them."""

@@ -75,7 +75,9 @@ def all_prompt_sets_to(outputs, run):
     loaded = graph.load()
     prompts = encoded(graph, loaded)
     stacks = [
-        graph.add("TestStack", **{f"prompt_{i}": mixed(graph, prompts, chosen, output) for i, chosen in enumerate(SETS)})
+        graph.add(
+            "TestStack", **{f"prompt_{i}": mixed(graph, prompts, chosen, output) for i, chosen in enumerate(SETS)}
+        )
         for output in (0, 1)
     ]
     latent = graph.add("TestSameNoise", samples=graph.empty(loaded, *outputs, **SIZES, batch_size=len(SETS), run=run))

@@ -111,7 +111,7 @@ def with_prompts(change, *streams, batch=1):
 
 
 def area(g, prompt):
-    inputs = {"conditioning": prompt, "width": 32, "height": 32, "x": 0, "y": 0, "strength": 1.0}
+    inputs = {"conditioning": prompt, "width": 64, "height": 64, "x": 0, "y": 0, "strength": 1.0}
     return g.add("ConditioningSetArea", **inputs)
 
 
@@ -302,11 +302,11 @@ MISTAKES = {
     "width of an empty latent": (emptied("image", width=72, height=32), "width: 72 pixels"),
     "image to encode": (encoded("Image", pictures(1, 30, 33)), "image: 33 x 30 pixels .* scale it to 32 x 24"),
     "image to sample from": (sampled({"samples": torch.zeros(1, 4, 5, 4)}), "latent_image: the image latent is 5 x 4"),
-    "grey image to encode": (encoded("Image", torch.zeros(1, 32, 32, 1)), "image: .* colour"),
+    "grey image to encode": (encoded("Image", torch.zeros(1, 32, 32, 1)), "image: this is of shape .* colour"),
     "frames of a latent": (sampled({"samples": torch.zeros(1, 4, 31, 4, 4)}), "latent_image: the video latent has 31"),
     # A checkpoint of texts alone.
-    "text model asked for a video latent": (of_text_only("CoDiEmptyLatent"), "video: the model 'tiny' does not"),
-    "text model asked for a video": (of_text_only("CoDiSampleVideo"), "video: the model 'tiny' does not"),
+    "text model asked for a video latent": (of_text_only("CoDiEmptyLatent"), "model: 'tiny' does not generate video"),
+    "text model asked for a video": (of_text_only("CoDiSampleVideo"), "model: 'tiny' does not generate video"),
     # Prompts for regions, and of other models.
     "area": (with_prompts(area, "image", "audio"), "positive: a prompt for an area"),
     "mask of a prompt": (with_prompts(masked, "image", "audio"), "positive: a prompt for an area"),

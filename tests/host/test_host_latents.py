@@ -100,13 +100,13 @@ def test_texts_become_a_batch(run_node, tiny):
 def test_what_is_encoded_can_be_sampled(run_node, tiny, sample, clip):
     image = torch.rand(1, 64, 64, 3, generator=torch.Generator().manual_seed(0))
     parts = {
-        "latent0": run_node("CoDiEncodeText", text=["two red stars"], text_vae=[tiny[4]])[0],
-        "latent1": run_node("CoDiEncodeAudio", audio=sound(1, 44100, 2), audio_vae=tiny[3], seconds=0.0)[0],
-        "latent2": run_node("CoDiEncodeImage", image=image, vae=tiny[2])[0],
-        "latent3": run_node("CoDiEncodeVideo", video=clip(9, 25, (64, 64)), vae=tiny[2], frame_rate=0.0, frames=0)[0],
+        "latent_1": run_node("CoDiEncodeText", text=["two red stars"], text_vae=[tiny[4]])[0],
+        "latent_2": run_node("CoDiEncodeAudio", audio=sound(1, 44100, 2), audio_vae=tiny[3], seconds=0.0)[0],
+        "latent_3": run_node("CoDiEncodeImage", image=image, vae=tiny[2])[0],
+        "latent_4": run_node("CoDiEncodeVideo", video=clip(9, 25, (64, 64)), vae=tiny[2], frame_rate=0.0, frames=0)[0],
     }
     (latent,) = run_node("CoDiJoinLatents", latents=parts)
-    order = ("latent2", "latent3", "latent1", "latent0")
+    order = ("latent_3", "latent_4", "latent_2", "latent_1")
     assert equal(latent["samples"].unbind(), [parts[name]["samples"] for name in order])
     assert "noise_mask" not in latent
     assert [z.shape for z in sample(latent, steps=1)] == [z.shape for z in latent["samples"].unbind()]
@@ -117,11 +117,11 @@ def test_masks_survive_joining_and_splitting(host, run_node, tiny, empty):
     mask = torch.zeros(1, 64, 64)
     with torch.inference_mode():
         (masked,) = host.node("SetLatentNoiseMask")().set_mask(image, mask)
-    (joint,) = run_node("CoDiJoinLatents", latents={"latent0": audio, "latent1": masked})
+    (joint,) = run_node("CoDiJoinLatents", latents={"latent_1": audio, "latent_2": masked})
     one, other = joint["noise_mask"].unbind()
     assert torch.equal(one, masked["noise_mask"]) and torch.equal(other, torch.ones(1, 1, 32, 8))
     rest = empty(image=False, video=True, audio=False, text=True)
-    (more,) = run_node("CoDiJoinLatents", latents={"latent0": rest, "latent1": joint})
+    (more,) = run_node("CoDiJoinLatents", latents={"latent_1": rest, "latent_2": joint})
     assert [tuple(m.shape) for m in more["noise_mask"].unbind()] == [
         (1, 1, 64, 64),
         (1, 1, 4, 8, 8),
@@ -200,7 +200,7 @@ def test_in_a_graph(host):
         "scene": ("CoDiExampleScene", {"colour": "red", "shape": "star", "count": 2, "tempo": "fast"}),
         "video": ("CoDiEncodeVideo", {"video": ["scene", 1], **whole_video}),
         "empty": ("CoDiEmptyLatent", {"model": model} | off | {"audio": True, "text": True}),
-        "joint": ("CoDiJoinLatents", {"latents.latent0": ["empty", 0], "latents.latent1": ["video", 0]}),
+        "joint": ("CoDiJoinLatents", {"latents.latent_1": ["empty", 0], "latents.latent_2": ["video", 0]}),
         "held": ("CoDiHoldStreams", {"model": model, "samples": ["joint", 0]} | off | {"video": True}),
         "pair": ("CoDiAlignmentPair", {"model": model, "listener": "audio", "speaker": "text", "strength": 0.5}),
         "curve": (
@@ -215,7 +215,7 @@ def test_in_a_graph(host):
         "save": ("SaveAudio", {"audio": ["sound", 0]}),
         "frames": ("CoDiEncodeVideo", {"video": ["scene", 0], **whole_video}),
         "still": ("CoDiEncodeImage", {"image": ["scene", 0], "vae": vae}),
-        "both": ("CoDiJoinLatents", {"latents.latent0": ["frames", 0], "latents.latent1": ["still", 0]}),
+        "both": ("CoDiJoinLatents", {"latents.latent_1": ["frames", 0], "latents.latent_2": ["still", 0]}),
         "parts": ("CoDiSplitLatent", {"model": model, "samples": ["both", 0]}),
         "picture": ("VAEDecode", {"samples": ["parts", 0], "vae": vae}),
         "show": ("PreviewImage", {"images": ["picture", 0]}),

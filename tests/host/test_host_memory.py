@@ -5,6 +5,8 @@ import weakref
 
 import pytest
 import torch
+from host.comfy_host import Cancelled, ExecutionFailed
+from host.graph import Graph, Kept, register
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -140,6 +142,56 @@ def test_a_dropped_model_is_freed(run_node, sample, empty):
     mm.unload_all_models()
     gc.collect()
     assert [network() for network in networks] == [None] * 7
+
+
+@pytest.mark.parametrize("checkpoint", ["tiny.safetensors", "mini (built in)"])
+def test_nothing_stays_when_memory_is_freed(host, checkpoint):
+    """After graphs that used every part, previews included, one of which failed and one of which was cancelled."""
+    host.forget()
+    register(host._nodes.NODE_CLASS_MAPPINGS)
+    gc.collect()
+    others = {id(thing) for thing in gc.get_objects() if isinstance(thing, torch.nn.Module)}
+
+    def prompt(width=32, cancelled=False):
+        graph = Graph()
+        loaded = graph.load(checkpoint)
+        scene = {"colour": "red", "shape": "star", "count": 1, "tempo": "slow", "start": 0.3, "seed": 0}
+        scene = graph.add("CoDiExampleScene", **scene)
+        kinds = enumerate(("Image", "Video", "Audio", "Text"))
+        prompts = [
+            graph.add(f"CoDiPrompt{kind}", prompt_encoders=loaded[1], **{kind.lower(): scene[i]}) for i, kind in kinds
+        ]
+        sizes = {"width": width, "height": 32, "frames": 2, "seconds": 0.32}
+        model = graph.add("CoDiAlignmentPair", model=loaded, listener="image", speaker="audio", strength=0.5)
+        if cancelled:
+            model = graph.add("TestCancelWhileSampling", model=model)
+        latent = graph.sample(model, prompts[0], graph.empty(loaded, *ALL, **sizes))
+        graph.keep("mix", graph.add("CoDiSimilarity", prompt_encoders=loaded[1], **{
+            f"prompts.prompt_{i}": one for i, one in enumerate(prompts, start=1)
+        }))  # fmt: skip
+        graph.keep("encoded", graph.add("CoDiEncodeImage", image=scene[0], vae=loaded[2]))
+        graph.keep("image", graph.add("CoDiDecodeImage", samples=latent, vae=loaded[2]))
+        graph.keep("audio", graph.add("CoDiDecodeAudio", samples=latent, audio_vae=loaded[3]))
+        graph.keep("text", graph.add("CoDiDecodeText", samples=latent, text_vae=loaded[4]))
+        return graph.prompt
+
+    host.run(prompt())
+    with pytest.raises(ExecutionFailed, match="width"):
+        host.run(prompt(width=72))
+    with pytest.raises(Cancelled):
+        host.run(prompt(cancelled=True))
+    modules = [
+        weakref.ref(thing)
+        for thing in gc.get_objects()
+        if isinstance(thing, torch.nn.Module) and id(thing) not in others
+    ]
+    parts = {type(module()).__name__ for module in modules}
+    assert parts >= {"Model", "TextEncoder", "ImageEncoder", "AudioEncoder", "ImageAutoencoder", "AudioAutoencoder"}
+    assert "TextAutoencoder" in parts
+    host.free()
+    assert len(Kept.values) == 5  # outputs that the user still looks at
+    assert not {type(module()).__name__ for module in modules} - {"NoneType"}
+    Kept.values.clear()
 
 
 def test_partial_load_changes_nothing(sample, empty, tiny):

@@ -80,7 +80,7 @@ def test_inputs_stay_as_they_are(prompt):
     [
         ("Image", {"image": torch.zeros(0, 8, 8, 3)}, "^image: there is no picture in this"),
         ("Image", {"image": torch.full((1, 8, 8, 3), torch.nan)}, "^image: this holds values that are not finite"),
-        ("Image", {"image": torch.zeros(1, 8, 8, 1)}, "^image: pictures in colour are needed"),
+        ("Image", {"image": torch.zeros(1, 8, 8, 1)}, "^image: this is of shape .* connect pictures in colour"),
         ("Video", {"video": torch.zeros(0, 8, 8, 3)}, "^video: there is no picture in this"),
         ("Video", {"video": torch.full((2, 8, 8, 3), torch.inf)}, "^video: this holds values that are not finite"),
         ("Audio", {"audio": None}, "^audio: there is no sound in this, as in a video without a sound track"),
