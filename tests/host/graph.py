@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-
 LOADER = {"checkpoint": "mini (built in)", "image_and_video": True, "audio": True, "text": True}
 STREAMS = ("image", "video", "audio", "text")
 
@@ -98,33 +96,6 @@ class Give(_Node):
         return (self.values[name],)
 
 
-class Stack(_Node):
-    """Conditionings to one of a batch."""
-
-    RETURN_TYPES = ("CONDITIONING",)
-
-    @classmethod
-    def INPUT_TYPES(cls):
-        return {"required": {}, "optional": {f"prompt_{i}": ("CONDITIONING",) for i in range(15)}}
-
-    def run(self, **prompts):
-        embeddings = [prompts[f"prompt_{i}"][0][0] for i in range(len(prompts))]
-        return ([[torch.cat(embeddings), {}]],)
-
-
-class SameNoise(_Node):
-    """Lets all samples of a batch begin from the same noise."""
-
-    RETURN_TYPES = ("LATENT",)
-
-    @classmethod
-    def INPUT_TYPES(cls):
-        return {"required": {"samples": ("LATENT",)}}
-
-    def run(self, samples):
-        return (samples | {"batch_index": [0] * samples["samples"].shape[0]},)
-
-
 class CancelWhileSampling(_Node):
     """A MODEL at whose first prediction the user presses Cancel."""
 
@@ -151,7 +122,5 @@ def register(mappings: dict[str, type]) -> None:
     mappings |= {
         "TestKeep": Kept,
         "TestGive": Give,
-        "TestStack": Stack,
-        "TestSameNoise": SameNoise,
         "TestCancelWhileSampling": CancelWhileSampling,
     }

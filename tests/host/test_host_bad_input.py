@@ -127,7 +127,9 @@ def silent(g):
 
 
 def joined(*latents):
-    return lambda g: g.add("CoDiJoinLatents", **{f"latents.latent{i}": wire(g) for i, wire in enumerate(latents)})
+    return lambda g: g.add(
+        "CoDiJoinLatents", **{f"latents.latent_{i}": wire(g) for i, wire in enumerate(latents, start=1)}
+    )
 
 
 def emptied(*streams, model=None, **sizes):
