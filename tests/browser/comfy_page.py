@@ -156,7 +156,7 @@ class ComfyPage:
         for _ in range(20):  # a graph that the editor opens of its own accord may come in between
             self.only_node(kind)
             self.page.mouse.click(*self.page.evaluate(_TITLE))
-            self.page.wait_for_timeout(200)
+            self.page.wait_for_timeout(600)  # two clicks in quick succession would edit the title
             if info.count():
                 break
         info.click()
