@@ -8,9 +8,17 @@ from __future__ import annotations
 from typing import Any
 
 __version__ = "0.1.0"
-__all__ = ["CoDi", "CoDiConfig", "Prompt", "interpolate"]
-
-_HOMES = {"CoDi": "model", "CoDiConfig": "config", "Prompt": "conditioning", "interpolate": "conditioning"}
+_HOMES = {
+    "CoDi": "model",
+    "CoDiConfig": "config",
+    "Context": "contexts",
+    "MixedContext": "contexts",
+    "Prompt": "conditioning",
+    "concatenate": "contexts",
+    "interpolate": "conditioning",
+    "mix": "contexts",
+}
+__all__ = list(_HOMES)
 
 
 def __getattr__(name: str) -> Any:

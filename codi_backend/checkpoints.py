@@ -1,8 +1,9 @@
 """Checkpoints: reading ours and the published ones, part by part, and writing ours.
 
 Ours are safetensors whose keys begin with a part's name and whose metadata hold configuration and training record. Part
-names are ``diffuser.<network>``, ``prompt_encoders.<modality>`` and ``autoencoders.<modality>``. A file may hold any
-number of parts, and a model may be spread over any number of files.
+names are ``diffuser.<network>``, ``prompt_encoders.<modality>`` and ``autoencoders.<modality>``; where networks share
+layers, also ``contexts.<kind>`` and ``diffuser.time``. A file may hold any number of parts, and a model may be spread
+over any number of files.
 """
 
 from __future__ import annotations
@@ -20,15 +21,18 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from . import mini, published
+from . import mini, published, vd_mini
 from .config import CoDiConfig
-from .parts import FIELDS, build
+from .parts import FIELDS, TIME, build
+from .systems import holds_published, system_by_edition, system_of
 from .tensor_files import TensorFile
 
 State = dict[str, Tensor]
 Source = str | os.PathLike | Iterable[str | os.PathLike]
 
-_PREFIXES = ("diffuser", "prompt_encoders", "autoencoders")
+SHIPPED = {"mini": mini, "vd-mini": vd_mini}
+
+_PREFIXES = ("diffuser", "contexts", "prompt_encoders", "autoencoders")
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,8 @@ class Checkpoint:
     Attributes
     ----------
     edition : str
-        "codi-any-to-any" for ours; "published", or "published, without latent alignment" for the first edition.
+        "codi-any-to-any" for ours; "published", or "published, without latent alignment" for the first edition;
+        "published Versatile Diffusion".
     unknown : int
         Tensors that belong to no part, such as the schedule in published files.
     """
@@ -61,17 +66,16 @@ class Checkpoint:
 
 
 def resolve(source: Source) -> list[Path]:
-    """Files that a source means: "mini" (the shipped model), a path, or several paths."""
-    if source == "mini":
-        files = sorted(mini.WEIGHTS.glob("*.safetensors"))
-        if not files:
-            raise FileNotFoundError(
-                f"The shipped model's weights are missing from {mini.WEIGHTS}: install the pack again."
-            )
-        return files
+    """Files that a source means: "mini" or "vd-mini" (the shipped models), a path, or several paths."""
     paths = [source] if isinstance(source, (str, os.PathLike)) else list(source)
     if not paths:
         raise ValueError("No checkpoint file was given.")
+    if len(paths) == 1 and paths[0] in SHIPPED:
+        folder = SHIPPED[paths[0]].WEIGHTS
+        files = sorted(folder.glob("*.safetensors"))
+        if not files:
+            raise FileNotFoundError(f"The shipped model's weights are missing from {folder}: install the pack again.")
+        return files
     return [Path(p) for p in paths]
 
 
@@ -83,7 +87,7 @@ def read_parts(source: Source, only: Iterable[str] | None = None) -> Checkpoint:
     Parameters
     ----------
     source : str, path or iterable of paths
-        "mini", files that `save_parts` wrote, or any of the published files (.pth or .safetensors).
+        "mini", "vd-mini", files that `save_parts` wrote, or any of the published files (.pth or .safetensors).
     only : iterable of str, optional
         Names of the parts to read; the others are not touched.
 
@@ -94,7 +98,7 @@ def read_parts(source: Source, only: Iterable[str] | None = None) -> Checkpoint:
     """
     wanted = None if only is None else set(only)
     files = [TensorFile(path) for path in resolve(source)]
-    strange = [f for f in files if "codi_config" not in f.metadata and not any(map(published.part_of, f.keys()))]
+    strange = [f for f in files if "codi_config" not in f.metadata and not holds_published(f.keys())]
     if strange:
         raise ValueError(
             f"{strange[0].path.name} holds no CoDi configuration and no keys of the published files: "
@@ -114,8 +118,9 @@ def read_parts(source: Source, only: Iterable[str] | None = None) -> Checkpoint:
 
 def remedy(part: str, edition: str) -> str:
     """What to do about a missing part."""
-    if edition.startswith("published") and part in published.FILES:
-        return f"load {published.FILES[part]} too, which holds it"
+    system = system_by_edition(edition)
+    if system is not None and part in system.FILES:
+        return f"load {system.FILES[part]} too, which holds it"
     return "add the file that holds it"
 
 
@@ -145,29 +150,26 @@ def _read_ours(files: list[TensorFile], wanted: set[str] | None) -> Checkpoint:
 
 
 def _read_published(files: list[TensorFile], wanted: set[str] | None) -> Checkpoint:
+    system = system_of((file.path.name, file.keys()) for file in files)
     states: dict[str, State] = {}
     holders: dict[str, list[str]] = {}
     unknown = 0
     for file in files:
         for key in file.keys():
-            part = published.part_of(key)
+            part = system.part_of(key)
             if part is None:
                 unknown += 1
             elif wanted is None or part in wanted:
                 states.setdefault(part, {})[key] = file[key]
                 if file.path.name not in holders.setdefault(part, []):
                     holders[part].append(file.path.name)
-    parts, counts = {}, {}
-    for part, state in states.items():
-        parts[part] = published.from_published(part, state, published.CONFIG)
-        counts[part] = len(state)
-    config = published.configure({p: {k: v.shape for k, v in s.items()} for p, s in parts.items()})
-    deaf = [name for name, network in config.diffuser.networks.items() if not network.aligned]
-    checkpoint = Checkpoint(config, "published, without latent alignment" if deaf else "published", unknown=unknown)
+    parts = {part: system.from_published(part, state, system.CONFIG) for part, state in states.items()}
+    config = system.configure({p: {k: v.shape for k, v in s.items()} for p, s in parts.items()})
+    checkpoint = Checkpoint(config, system.edition(config), unknown=unknown)
     for part, state in parts.items():
         checkpoint.parts[part], ignored = fit(part, state, config, " and ".join(holders[part]))
         checkpoint.reports[part] = PartReport(tuple(holders[part]), len(checkpoint.parts[part]), ignored)
-    if deaf:
+    if system is published and (deaf := published.deaf(config)):
         warnings.warn(
             f"This edition's networks for {', '.join(deaf)} have no latent alignment: "
             "streams will not hear each other, as with alignment none.",
@@ -213,8 +215,17 @@ def save_parts(
 
 
 def cut(config: CoDiConfig, parts: Iterable[str]) -> CoDiConfig:
-    """The configuration of a model with some of its parts."""
+    """The configuration of a model with some of its parts.
+
+    `ValueError` for networks without what they share with others, which cannot be run, or the other way around.
+    """
     kept = set(parts)
-    networks = {part.removeprefix("diffuser.") for part in kept if part.startswith("diffuser.")}
+    networks = {part.removeprefix("diffuser.") for part in kept if part.startswith("diffuser.")} - {"time"}
+    kinds = {part.removeprefix("contexts.") for part in kept if part.startswith("contexts.")}
+    if config.diffuser.contexts and len({bool(networks), bool(kinds), TIME in kept}) > 1:
+        raise ValueError(
+            f"The networks of this model share layers: name diffuser.{' or diffuser.'.join(config.diffuser.networks)}, "
+            f"contexts.{' or contexts.'.join(config.diffuser.contexts)}, and {TIME} together."
+        )
     absent = {field: None for part, field in FIELDS.items() if part not in kept}
-    return dataclasses.replace(config, diffuser=config.diffuser.only(networks), **absent)
+    return dataclasses.replace(config, diffuser=config.diffuser.only(networks, kinds), **absent)

@@ -60,10 +60,13 @@ def _add_generate(commands: argparse._SubParsersAction) -> None:
     p.add_argument(
         "--outputs",
         nargs="+",
-        default=["image", "audio"],
         metavar="MODALITY",
-        help="any of text, image, video and audio (default: image audio)",
+        help="any of text, image, video and audio (default: those of image and audio that the model makes)",
     )
+    p.add_argument("--focus", type=float, default=0.5, help="of pictures as prompts, for Versatile Diffusion: from 0, "
+                   "what they mean, to 1, what style they have (default: 0.5, all)")  # fmt: skip
+    p.add_argument("--fidelity", type=float, default=0.0, help="how much stays of the first picture among the prompts: "
+                   "0 (default) to 1, that picture; with the weight 0 it is no prompt")  # fmt: skip
     p.add_argument("--image-size", type=int, metavar="PIXELS", help="of pictures and videos (default: the model's own)")
     p.add_argument("--frames", type=int, help="of videos (default: the model's own)")
     p.add_argument("--seconds", type=float, help="length of sounds (default: the model's own)")
@@ -75,7 +78,7 @@ def _add_generate(commands: argparse._SubParsersAction) -> None:
     p.add_argument("--sampler", default="dpmpp_2m", help="dpmpp_2m (default), ddim, euler or ddim_released")
     p.add_argument("--alignment", default="paper", help="who hears whom: paper (default), released or none")
     p.add_argument("--strength", type=float, default=1.0, help="how much the streams hear each other (default: 1)")
-    p.add_argument("--model", nargs="+", default=["mini"], help="mini (default) or checkpoint files")
+    p.add_argument("--model", nargs="+", default=["mini"], help="mini (default), vd-mini or checkpoint files")
     p.add_argument("--vocabulary", type=Path, metavar="FOLDER", help="vocab.txt and vocab.json, for published texts")
     p.add_argument("--device", default="cpu", help="cpu (default), cuda, mps ...")
     p.add_argument("--json", action="store_true", help="print the result as JSON on stdout")
@@ -148,8 +151,14 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
         "that --init names, on your own data. Under `accelerate launch -m codi_backend train ...` several processes "
         "share every batch.",
     )
-    p.add_argument("stage", help="as in diffuser_image, or all, in order; an unknown name lists them")
-    p.add_argument("--out", type=Path, help="run folder (default: runs/mini, or runs/own with --data)")
+    p.add_argument(
+        "stage",
+        help="as in diffuser_image, or all of the small CoDi, in order; or "
+        "versatile: the small Versatile Diffusion; an unknown name lists them",
+    )
+    p.add_argument(
+        "--out", type=Path, help="run folder (default: runs/mini; runs/versatile for versatile, runs/own with --data)"
+    )
     p.add_argument("--steps", type=int, help="optimizer steps (default: the recipe's; 1000 with --data)")
     p.add_argument("--batch-size", type=int, help="samples a step (default: the recipe's; 16 with --data)")
     p.add_argument("--learning-rate", type=float, help="highest (default: the recipe's; 1e-4 with --data)")
@@ -193,7 +202,7 @@ def _train(options: argparse.Namespace) -> None:
         from .training import finetune
 
         chosen = dataclasses.replace(finetune.OPTIONS, **changes)
-        out, init = options.out or Path("runs/own"), _source(options.init or ["mini"])
+        out, init = options.out or Path("runs/own"), options.init or ["mini"]
         finetune.finetune(
             options.stage, Path(options.data), out, init, options.streams or (), chosen, report, execution
         )
@@ -201,11 +210,13 @@ def _train(options: argparse.Namespace) -> None:
     if options.init or options.streams:
         raise ValueError("--init and --streams are for your own data: give it with --data.")
 
-    from .training.recipe import OPTIONS, STAGES, run_stage
+    from .training.recipe import OPTIONS, STAGES, VERSATILE, run_stage
+
+    usual = Path("runs/versatile" if options.stage == VERSATILE else "runs/mini")
 
     for stage in STAGES if options.stage == "all" else (options.stage,):
         recipe = dataclasses.replace(OPTIONS[stage], **changes) if stage in OPTIONS else None
-        run_stage(stage, options.out or Path("runs/mini"), recipe, report, execution)
+        run_stage(stage, options.out or usual, recipe, report, execution)
 
 
 def _add_pack(commands: argparse._SubParsersAction) -> None:
@@ -224,8 +235,9 @@ def _pack(options: argparse.Namespace) -> None:
 
 def _add_evaluate(commands: argparse._SubParsersAction) -> None:
     p = commands.add_parser("evaluate", help="measure fidelity, coupling and synchrony by rule-based judges")
-    p.add_argument("--model", nargs="+", default=["mini"], help="mini (default) or checkpoint files")
+    p.add_argument("--model", nargs="+", default=["mini"], help="mini (default), vd-mini or checkpoint files")
     p.add_argument("--samples", type=int, default=200, help="results behind each figure (default: 200)")
+    p.add_argument("--clips", type=int, help="the same where it takes videos, which are slow (default: as --samples)")
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--steps", type=int, default=20)
     p.add_argument("--guidance", type=float, help="guidance scale (default: the model's own)")
@@ -244,12 +256,12 @@ def _evaluate(options: argparse.Namespace) -> None:
 
     if options.threads:
         torch.set_num_threads(options.threads)
-    settings = (options.samples, options.seed, options.steps, options.guidance, options.runs)
+    settings = (options.samples, options.clips, options.seed, options.steps, options.guidance, options.runs)
 
     def say(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
-    print(evaluate(CoDi.load(_source(options.model)), options.out, *settings, say))
+    print(evaluate(CoDi.load(options.model), options.out, *settings, say))
 
 
 def _add_similarity(commands: argparse._SubParsersAction) -> None:
@@ -260,7 +272,7 @@ def _add_similarity(commands: argparse._SubParsersAction) -> None:
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--steps", type=int, default=20)
     p.add_argument("--guidance", type=float, help="guidance scale (default: the model's own)")
-    p.add_argument("--model", nargs="+", default=["mini"], help="mini (default) or checkpoint files")
+    p.add_argument("--model", nargs="+", default=["mini"], help="mini (default), vd-mini or checkpoint files")
     p.add_argument("--out", type=Path, help="folder for similarity.json and similarity.png")
     p.set_defaults(run=_similarity)
 
@@ -273,7 +285,7 @@ def _similarity(options: argparse.Namespace) -> None:
     from .evaluation.similarity import compare_alignments, read_content
     from .model import CoDi
 
-    codi = CoDi.load(_source(options.model))
+    codi = CoDi.load(options.model)
     prompts = options.prompts or [("text", "", 1.0)]
     matrices = compare_alignments(
         codi,
@@ -295,7 +307,8 @@ def _similarity(options: argparse.Namespace) -> None:
 
 def _add_download(commands: argparse._SubParsersAction) -> None:
     p = commands.add_parser("download", help="fetch the published files from the Hugging Face hub (up to 37 GB)")
-    p.add_argument("--out", type=Path, help="folder for the files (default: checkpoints/EDITION)")
+    p.add_argument("--model", default="codi", help="codi (default), or versatile: Versatile Diffusion")
+    p.add_argument("--out", type=Path, help="folder for the files (default: checkpoints/EDITION, or MODEL-EDITION)")
     p.add_argument("--edition", default="current", help="current (default), fp16 or first")
     p.add_argument("--only", nargs="+", metavar="FILE", help="names of the files, as in CoDi_encoders.pth")
     p.add_argument("--yes", action="store_true", help="do not ask")
@@ -312,13 +325,15 @@ def _download(options: argparse.Namespace) -> None:
             raise ValueError("There is nobody to ask whether to go on: agree with --yes.")
         return input("Go on? [y/N] ").strip().lower() in ("y", "yes")
 
-    for path in download(options.out or Path("checkpoints", options.edition), options.edition, options.only, agreed):
+    name = options.edition if options.model == "codi" else f"{options.model}-{options.edition}"
+    out = options.out or Path("checkpoints", name)
+    for path in download(out, options.edition, options.only, agreed, model=options.model):
         print(path)
 
 
 def _add_inspect(commands: argparse._SubParsersAction) -> None:
     p = commands.add_parser("inspect", help="tell what checkpoint files hold and whether it is whole")
-    p.add_argument("files", nargs="+", metavar="FILE", help="mini, files of this pack, or published files")
+    p.add_argument("files", nargs="+", metavar="FILE", help="mini, vd-mini, files of this pack, or published files")
     p.add_argument("--json", action="store_true", help="print the findings as JSON")
     p.set_defaults(run=_inspect)
 
@@ -326,14 +341,14 @@ def _add_inspect(commands: argparse._SubParsersAction) -> None:
 def _inspect(options: argparse.Namespace) -> int:
     from .inspection import inspect
 
-    findings = inspect(_source(options.files))
+    findings = inspect(options.files)
     print(findings.to_json() if options.json else findings)
     return 0 if findings.sound else 1
 
 
 def _add_convert(commands: argparse._SubParsersAction) -> None:
     p = commands.add_parser("convert", help="write checkpoint files as one .safetensors a part")
-    p.add_argument("files", nargs="+", metavar="FILE", help="mini, files of this pack, or published files")
+    p.add_argument("files", nargs="+", metavar="FILE", help="mini, vd-mini, files of this pack, or published files")
     p.add_argument("--out", type=Path, required=True)
     p.add_argument("--dtype", choices=("fp32", "fp16", "bf16"), help="precision of the weights (default: as stored)")
     p.add_argument("--only", nargs="+", metavar="PART", help="parts to convert, as in diffuser.image (default: all)")
@@ -345,9 +360,5 @@ def _convert(options: argparse.Namespace) -> None:
     from .conversion import DTYPES, convert
 
     dtype = DTYPES[options.dtype] if options.dtype else None
-    for path in convert(_source(options.files), options.out, dtype, options.only, options.force):
+    for path in convert(options.files, options.out, dtype, options.only, options.force):
         print(f"{path}  {path.stat().st_size / 1e6:.2f} MB", flush=True)
-
-
-def _source(files: list[str]) -> str | list[str]:
-    return "mini" if files == ["mini"] else files

@@ -56,6 +56,10 @@ class DiffuserConfig:
     ----------
     networks : dict of str to UNetConfig
         Keys are `Modality.network` names.
+    contexts : tuple of str
+        Kinds of context, such as ("text", "image"), for each of which there is a set of transformers that all networks
+        share, and with which they share a time embedding too (Versatile Diffusion, SPEC_VD section 2). Empty: every
+        network has transformers and a time embedding of its own (CoDi).
     middle_as_first_skip : bool
         Released quirk Q-SKIP-ALIAS (SPEC section 2): the first decoder block gets the middle block's output twice.
     listen : {"sum", "mean"}
@@ -66,14 +70,16 @@ class DiffuserConfig:
     """
 
     networks: dict[str, UNetConfig] = field(default_factory=dict)
+    contexts: tuple[str, ...] = ()
     middle_as_first_skip: bool = False
     listen: str = "sum"
     prediction: str = "eps"
 
-    def only(self, networks: Collection[str]) -> DiffuserConfig:
-        """The same diffuser with some of its networks."""
+    def only(self, networks: Collection[str], contexts: Collection[str] | None = None) -> DiffuserConfig:
+        """The same diffuser with some of its networks and, if given, some of its kinds of context."""
         kept = {name: network for name, network in self.networks.items() if name in networks}
-        return dataclasses.replace(self, networks=kept)
+        kinds = tuple(kind for kind in self.contexts if contexts is None or kind in contexts)
+        return dataclasses.replace(self, networks=kept, contexts=kinds)
 
 
 @dataclass(frozen=True)
@@ -200,12 +206,19 @@ class TextAutoencoderConfig:
         and GPT-2, which are files.
     greedy : bool
         Whether decoding takes the likeliest token unless it is told otherwise, or draws one.
+    word_pieces : int or None
+        How many word pieces of a text are encoded; None for as many as the encoder has positions for.
+    drop_words : bool
+        Whether words of a decoded text that repeat the one before are dropped before phrases that do are, as CoDi does;
+        Versatile Diffusion begins with phrases, which differs for punctuation (SPEC_VD section 6).
     """
 
     latent_dim: int = 768
     scale_factor: float = 4.3108
     words: tuple[str, ...] | None = None
     greedy: bool = False
+    word_pieces: int | None = None
+    drop_words: bool = True
     encoder: TransformerConfig = field(default_factory=lambda: TransformerConfig(28996, 512))
     decoder: TransformerConfig = field(default_factory=lambda: TransformerConfig(50260, 1024))
 

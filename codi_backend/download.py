@@ -4,24 +4,65 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from . import published
+from . import published, published_versatile
 
-REPOSITORY = "ZinengTang/CoDi"
 EDITIONS = ("current", "fp16", "first")
-# Everything that lies elsewhere in the repository is the current edition.
-_FOLDERS = {"checkpoints_fp16": "fp16", "deprecated_checkpoints": "first"}
+
+
+@dataclass(frozen=True)
+class Home:
+    """Where the files of a published system are on the hub.
+
+    Attributes
+    ----------
+    editions : dict of str to sequence of str
+        Names of the files of each edition.
+    folders : dict of str to str
+        Folders with an edition of their own, where editions have the same names: everything that lies elsewhere is the
+        current one.
+    sizes : dict of str to dict of str to set of int
+        Bytes of files as they were in 2023, by edition and name, as far as they are known.
+    """
+
+    repository: str
+    editions: dict[str, Sequence[str]]
+    folders: dict[str, str] = field(default_factory=dict)
+    sizes: dict[str, dict[str, set[int]]] = field(default_factory=dict)
+
+    def holds(self, path: PurePosixPath, edition: str) -> bool:
+        """Whether a file in the repository is of an edition, as far as its folder tells."""
+        if not self.folders:
+            return True
+        return edition == next((self.folders[part] for part in path.parts[:-1] if part in self.folders), "current")
+
+
 _IMAGE, _TEXT, _AUDIO = (published.FILES[f"diffuser.{name}"] for name in ("image", "text", "audio"))
-# Bytes of the files as they were in 2023, as far as they are known.
-SIZES = {
-    "current": {_TEXT: {12_396_125_125}, _AUDIO: {6_906_944_181}, _IMAGE: {11_190_012_683}},
-    "fp16": {published.ENCODERS: {3_017_419_057}, _AUDIO: {907_848_517}},
-    "first": {_TEXT: {6_835_640_625, 6_843_844_189}, _AUDIO: {1_256_858_021}, _IMAGE: {5_629_511_241}},
+_FOUR_FLOW = PurePosixPath(published_versatile.FOUR_FLOW)
+_VAES = (published_versatile.IMAGE_VAE, published_versatile.TEXT_VAE)
+HOMES = {
+    "codi": Home(
+        "ZinengTang/CoDi",
+        dict.fromkeys(EDITIONS, tuple(dict.fromkeys(published.FILES.values()))),
+        {"checkpoints_fp16": "fp16", "deprecated_checkpoints": "first"},
+        {
+            "current": {_TEXT: {12_396_125_125}, _AUDIO: {6_906_944_181}, _IMAGE: {11_190_012_683}},
+            "fp16": {published.ENCODERS: {3_017_419_057}, _AUDIO: {907_848_517}},
+            "first": {_TEXT: {6_835_640_625, 6_843_844_189}, _AUDIO: {1_256_858_021}, _IMAGE: {5_629_511_241}},
+        },
+    ),
+    "versatile": Home(
+        "shi-labs/versatile-diffusion",
+        {
+            edition: (f"{_FOUR_FLOW.stem}{mark}{_FOUR_FLOW.suffix}", *_VAES)
+            for edition, mark in zip(EDITIONS, ("", "-fp16", "-deprecated"))
+        },
+    ),
 }
 _TIMEOUT = 30  # seconds for the repository's list of files
 
@@ -64,6 +105,7 @@ def download(
     agreed: Callable[[], bool] = lambda: True,
     report: Callable[[str], None] = print,
     endpoint: str | None = None,
+    model: str = "codi",
 ) -> list[Path]:
     """Fetch an edition of the published files. Called again after an interruption, it goes on in the middle of a file.
 
@@ -73,11 +115,13 @@ def download(
         Folder, made if need be. Files that are in it already are not fetched again.
     edition : {"current", "fp16", "first"}
     only : iterable of str, optional
-        Names of the files to fetch, all four by default.
+        Names of the files to fetch, all of the edition by default.
     agreed : callable
         Asked when `report` has told the sizes, if there is something to fetch.
     endpoint : str, optional
         Address of the hub; by default that of huggingface_hub, which the variable HF_ENDPOINT sets.
+    model : {"codi", "versatile"}
+        CoDi or Versatile Diffusion.
 
     Raises
     ------
@@ -85,7 +129,7 @@ def download(
         With a sentence: huggingface_hub is not installed, the hub is out of reach, it lacks a file, the disk is too
         full, there was no agreement, or a file has another size than it should have.
     """
-    files = find(edition, only, endpoint)
+    files = find(edition, only, endpoint, model)
     for file in files:
         report(_line(file, out))
         if file.target(out).exists() and file.present(out) != file.size:
@@ -108,30 +152,35 @@ def download(
     return [file.target(out) for file in files]
 
 
-def find(edition: str, only: Iterable[str] | None = None, endpoint: str | None = None) -> list[RemoteFile]:
+def find(
+    edition: str, only: Iterable[str] | None = None, endpoint: str | None = None, model: str = "codi"
+) -> list[RemoteFile]:
     """Look up files of an edition on the hub; `ValueError` or `OSError` with a sentence, as for `download`."""
     if edition not in EDITIONS:
         raise ValueError(f"There is no edition {edition!r}; choose from {', '.join(EDITIONS)}.")
-    hub = _hub()
+    if model not in HOMES:
+        raise ValueError(f"There is no model {model!r}; choose from {', '.join(HOMES)}.")
+    home = HOMES[model]
+    hub = _hub(home.repository)
     api = hub.HfApi(endpoint=endpoint)
-    with _network(f"The files of {REPOSITORY} could not be looked up at {api.endpoint}"):
+    with _network(f"The files of {home.repository} could not be looked up at {api.endpoint}"):
         # No token: the files are public, and an expired one would be refused.
-        info = api.model_info(REPOSITORY, files_metadata=True, timeout=_TIMEOUT, token=False)
+        info = api.model_info(home.repository, files_metadata=True, timeout=_TIMEOUT, token=False)
     there: dict[str, Any] = {}
     for sibling in sorted(info.siblings, key=lambda sibling: sibling.rfilename.count("/")):
         path = PurePosixPath(sibling.rfilename)
-        if path.suffix in (".pth", ".safetensors") and _edition(path) == edition:
+        if path.suffix in (".pth", ".safetensors") and home.holds(path, edition):
             there.setdefault(path.name, sibling)
-    names = list(dict.fromkeys(published.FILES.values() if only is None else only))
+    names = list(dict.fromkeys(home.editions[edition] if only is None else only))
     if missing := [name for name in names if name not in there]:
         raise ValueError(
-            f"The {edition} edition in {REPOSITORY} has no {', '.join(missing)}; "
+            f"The {edition} edition in {home.repository} has no {', '.join(missing)}; "
             f"it has {', '.join(there) or 'no files'}: name what you want with --only."
         )
     found = []
     for name in names:
-        sibling, known = there[name], SIZES[edition].get(name)
-        url = hub.hf_hub_url(REPOSITORY, sibling.rfilename, revision=info.sha, endpoint=api.endpoint)
+        sibling, known = there[name], home.sizes.get(edition, {}).get(name)
+        url = hub.hf_hub_url(home.repository, sibling.rfilename, revision=info.sha, endpoint=api.endpoint)
         changed = known is not None and sibling.size not in known
         found.append(RemoteFile(name, url, sibling.size, sibling.blob_id, changed))
     return found
@@ -158,13 +207,13 @@ def _fetch(file: RemoteFile, out: Path) -> None:
     os.replace(partial, file.target(out))
 
 
-def _hub() -> Any:
+def _hub(repository: str) -> Any:
     try:
         import huggingface_hub
     except ImportError as error:
         raise ValueError(
             "huggingface_hub is not installed: pip install huggingface_hub, "
-            f"or fetch the files with a browser from https://huggingface.co/{REPOSITORY}."
+            f"or fetch the files with a browser from https://huggingface.co/{repository}."
         ) from error
     return huggingface_hub
 
@@ -180,10 +229,6 @@ def _network(failure: str) -> Iterator[None]:
     except (OSError, ValueError, common) as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise OSError(f"{failure} ({reason}).") from error
-
-
-def _edition(path: PurePosixPath) -> str:
-    return next((_FOLDERS[folder] for folder in path.parts[:-1] if folder in _FOLDERS), "current")
 
 
 def _line(file: RemoteFile, out: Path) -> str:

@@ -17,11 +17,13 @@ from .autoencoders.mel import resample
 from .checkpoints import read_parts
 from .conditioning import Prompt, interpolate
 from .config import CoDiConfig, ImageAutoencoderConfig
+from .contexts import MixedContext, mix
 from .media import spectrogram_picture, write_result
 from .media_files import read_picture, read_sound, read_text, read_video
 from .modality import modality
 from .model import CoDi
 from .page import render_page, thumbnail
+from .parts import TIME
 
 _BAR_DELAY = 0.2  # seconds, so that a refused request shows no bar
 
@@ -43,34 +45,32 @@ def generate_to_folder(options: argparse.Namespace) -> None:
         seconds[stage] = round(time.monotonic() - begun, 3)
         begun = time.monotonic()
 
-    source = options.model[0] if options.model == ["mini"] else options.model
-    config, parts = _look(source)
+    config, parts = _look(options.model)
     prompts = options.prompts or [("text", "", 1.0)]
+    outputs = options.outputs or [name for name in ("image", "audio") if name in config.diffuser.networks]
     if len({name for name, _ in options.held}) < len(options.held):
         raise ValueError("A modality is held twice: name each once.")
     usual = config.image_autoencoder or ImageAutoencoderConfig()
     contents = [text if name == "text" else _read(name, text, usual) for name, text, _ in prompts]
     held_contents = {name: _read(name, path, usual, options.frames, hold=True) for name, path in options.held}
     lap("read files")
-    needed = needed_parts([name for name, *_ in prompts], [*options.outputs, *held_contents])
+    needed = needed_parts([name for name, *_ in prompts], [*outputs, *held_contents], config)
     # Where a part is missing, the whole model can say best what it lacks and what it has.
-    codi = CoDi.load(source, only=needed if needed <= parts else None, vocabulary=options.vocabulary)
+    codi = CoDi.load(options.model, only=needed if needed <= parts else None, vocabulary=options.vocabulary)
     codi = _place(codi, options.device)
-    if "text" in options.outputs and "text" in codi.autoencoders:
+    if "text" in outputs and "text" in codi.autoencoders:
         _ = codi.autoencoders["text"].vocabulary  # should be missed now, not when all is done
     lap("load")
-    mixed = interpolate(
-        [(_encode_prompt(codi, name, content), weight) for (name, _, weight), content in zip(prompts, contents)],
-        options.interpolation,
-    )
-    prompt = Prompt(*(e.expand(options.count, -1, -1) for e in (mixed.embedding, mixed.unconditional)))
+    weighted = [(name, content, weight) for (name, _, weight), content in zip(prompts, contents)]
+    prompt = _mixture(codi, weighted, options.interpolation, options.focus, options.count)
     size = {"image_size": options.image_size, "frames": options.frames, "seconds": options.seconds}
     held = {name: _encode_held(codi, name, content, size) for name, content in held_contents.items()}
+    start = _encode_start(codi, weighted, size) if options.fidelity > 0 else {}
     lap("encode prompt")
     with tqdm(total=options.steps, desc="denoising", unit="step", file=sys.stderr, delay=_BAR_DELAY) as bar:
         latents = codi.generate_latents(
             prompt,
-            options.outputs,
+            outputs,
             steps=options.steps,
             guidance=options.guidance,
             seed=options.seed,
@@ -79,6 +79,8 @@ def generate_to_folder(options: argparse.Namespace) -> None:
             strength=options.strength,
             progress=lambda done, total: bar.update(),
             held=held,
+            start=start,
+            fidelity=options.fidelity,
             **size,
         )
     lap("denoise")
@@ -95,13 +97,15 @@ def generate_to_folder(options: argparse.Namespace) -> None:
         "prompts": [{"modality": name, "content": text, "weight": weight} for name, text, weight in prompts],
         "interpolation": options.interpolation,
         "held": [{"modality": name, "file": path} for name, path in options.held],
-        "outputs": options.outputs,
+        "outputs": outputs,
         "seed": options.seed,
         "steps": options.steps,
         "sampler": options.sampler,
         "guidance": codi.config.guidance if options.guidance is None else options.guidance,
         "alignment": options.alignment,
         "strength": options.strength,
+        "focus": options.focus,
+        "fidelity": options.fidelity,
         "seconds": seconds,
         "peak_memory_mb": _peak_memory(),
         "files": files,
@@ -119,15 +123,19 @@ def generate_to_folder(options: argparse.Namespace) -> None:
         print(f"Open {options.out / 'index.html'} to see and hear.")
 
 
-def needed_parts(prompts: list[str], streams: list[str]) -> set[str]:
+def needed_parts(prompts: list[str], streams: list[str], config: CoDiConfig) -> set[str]:
     """The parts of a model that encode prompts of these modalities, and generate or hold those streams."""
     networks = {modality(name).network for name in streams}
-    return {f"prompt_encoders.{modality(name).network}" for name in prompts} | {
-        f"{group}.{network}" for group in ("diffuser", "autoencoders") for network in networks
-    }
+    kinds = {modality(name).network for name in prompts}
+    shared = {f"contexts.{kind}" for kind in kinds} | {TIME} if config.diffuser.contexts else set()
+    return (
+        {f"prompt_encoders.{kind}" for kind in kinds}
+        | shared
+        | {f"{group}.{network}" for group in ("diffuser", "autoencoders") for network in networks}
+    )
 
 
-def _look(source: str | list[str]) -> tuple[CoDiConfig, set[str]]:
+def _look(source: list[str]) -> tuple[CoDiConfig, set[str]]:
     """Configuration and parts of a model, of which nothing stays in memory."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the model will be loaded, and warn, in a moment
@@ -150,6 +158,24 @@ def _read(name: str, path: str, usual: ImageAutoencoderConfig, frames: int | Non
     return read_video(path, frames or usual.frames, usual.frame_rate if hold else None)[None]
 
 
+def _mixture(
+    codi: CoDi, prompts: list[tuple[str, Any, float]], interpolation: str, focus: float, count: int
+) -> Prompt | MixedContext:
+    """What guides `count` results: prompts of one token, interpolated, or contexts of many, mixed in the attention."""
+    if codi.config.diffuser.contexts:
+        if interpolation != "linear":
+            raise ValueError("This model mixes prompts in its attention: leave --interpolation out.")
+        options = {"image": {"focus": focus}}
+        contexts = [(codi.context(name, content, **options.get(name, {})), weight) for name, content, weight in prompts]
+        return mix(contexts).expand(count)
+    if focus != 0.5:
+        raise ValueError("This model's prompts have no focus: leave --focus out.")
+    mixed = interpolate(
+        [(_encode_prompt(codi, name, content), weight) for name, content, weight in prompts], interpolation
+    )
+    return Prompt(*(e.expand(count, -1, -1) for e in (mixed.embedding, mixed.unconditional)))
+
+
 def _encode_prompt(codi: CoDi, name: str, content: Any) -> Prompt:
     return codi.prompt(name, *content) if name == "audio" else codi.prompt(name, content)
 
@@ -170,6 +196,14 @@ def _encode_held(codi: CoDi, name: str, content: Any, size: dict[str, Any]) -> T
         length = shape[1] * autoencoder.downscale * mel.hop
         return codi.encode(name, F.pad(samples, (0, length - samples.shape[-1])).to(device))
     return codi.encode(name, _square(content, shape[-1] * autoencoder.downscale).to(device))
+
+
+def _encode_start(codi: CoDi, prompts: list[tuple[str, Any, float]], size: dict[str, Any]) -> dict[str, Tensor]:
+    """Latents of the first picture among the prompts, to begin with."""
+    pictures = [content for name, content, _ in prompts if name == "image"]
+    if not pictures:
+        raise ValueError("There is no picture to keep anything of: give one by --image, or leave --fidelity out.")
+    return {"image": _encode_held(codi, "image", pictures[0], size)}
 
 
 def _square(pixels: Tensor, side: int) -> Tensor:

@@ -7,14 +7,15 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from torch import Tensor
 
-from . import published
 from .checkpoints import Source, State, fit, resolve
 from .config import CoDiConfig
 from .parts import part_names
+from .systems import holds_published, system_by_edition, system_of
 from .tensor_files import TensorFile
 
 OURS, PUBLISHED = "this pack's", "published"
@@ -132,11 +133,11 @@ def inspect(source: Source) -> Inspection:
         except (OSError, ValueError) as error:
             findings.problem = str(error)
             continue
-        _, parts = held.setdefault((findings.kind, config.to_json()), (config, set()))
+        _, _, parts = held.setdefault((findings.kind, config.to_json()), (config, findings.edition, set()))
         parts.update(part.name for part in findings.parts)
     missing = [
-        MissingPart(config.name, part, published.FILES[part] if kind == PUBLISHED else None)
-        for (kind, _), (config, parts) in held.items()
+        MissingPart(config.name, part, system_by_edition(edition).FILES[part] if kind == PUBLISHED else None)
+        for (kind, _), (config, edition, parts) in held.items()
         for part in part_names(config)
         if part not in parts
     ]
@@ -151,12 +152,12 @@ def _look(file: TensorFile, findings: FileFindings) -> CoDiConfig:
         findings.kind, findings.edition = OURS, "codi-any-to-any"
         findings.training = json.loads(file.metadata.get("codi_training", "[]"))
         states = _split(shadows, config, findings)
-    elif any(map(published.part_of, shadows)):
-        states = _split_published(shadows, findings)
-        whole = published.CONFIG
-        config = published.configure({p: {k: v.shape for k, v in s.items()} for p, s in states.items()})
-        aligned = all(network.aligned for network in config.diffuser.networks.values())
-        findings.kind, findings.edition = PUBLISHED, "published" if aligned else "published, without latent alignment"
+    elif holds_published(shadows):
+        system = system_of([(file.path.name, shadows)])
+        states = _split_published(shadows, findings, system)
+        whole = system.CONFIG
+        config = system.configure({p: {k: v.shape for k, v in s.items()} for p, s in states.items()})
+        findings.kind, findings.edition = PUBLISHED, system.edition(config)
     else:
         raise ValueError(
             f"{file.path.name} holds no CoDi configuration and no keys of the published files: "
@@ -181,15 +182,15 @@ def _split(shadows: State, config: CoDiConfig, findings: FileFindings) -> dict[s
     return states
 
 
-def _split_published(shadows: State, findings: FileFindings) -> dict[str, State]:
+def _split_published(shadows: State, findings: FileFindings, system: ModuleType) -> dict[str, State]:
     states: dict[str, State] = {}
     for key, value in shadows.items():
-        part = published.part_of(key)
+        part = system.part_of(key)
         if part is None:
             findings.unknown += 1
         else:
             states.setdefault(part, {})[key] = value
-    return {part: published.from_published(part, state, published.CONFIG) for part, state in states.items()}
+    return {part: system.from_published(part, state, system.CONFIG) for part, state in states.items()}
 
 
 def _judge(part: str, state: Mapping[str, Tensor], config: CoDiConfig, holder: str, strict: bool) -> PartFindings:

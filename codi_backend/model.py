@@ -9,18 +9,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from . import published
 from .autoencoders.vocabulary import find_vocabulary, read_vocabulary
 from .checkpoints import Checkpoint, Source, State, cut, fit, read_parts, remedy, resolve
 from .conditioning import Prompt
 from .config import CoDiConfig
+from .context_encoding import image_context, text_context
+from .contexts import Context, MixedContext
 from .diffuser import Diffuser
 from .diffuser.joint import Strength
 from .diffusion import stream_noise
 from .modality import MODALITIES, modality
-from .parts import FIELDS, build
+from .parts import FIELDS, build, diffuser_parts
 from .prompts.preprocess import clip_input, clip_nothing
 from .sampling import sample
+from .systems import system_by_config, system_by_edition, system_of
 from .tensor_files import convert
 
 
@@ -59,7 +61,7 @@ class CoDi(nn.Module):
         dtype: torch.dtype = torch.float32,
         vocabulary: str | os.PathLike | None = None,
     ) -> CoDi:
-        """Load "mini" (the shipped small model), files of this pack, or published files; onto the CPU.
+        """Load "mini" or "vd-mini" (the shipped small models), files of this pack, or published files; onto the CPU.
 
         Parameters
         ----------
@@ -109,17 +111,21 @@ class CoDi(nn.Module):
         """
         with torch.device("meta"):
             codi = cls(config)
+        system = system_of([("The state dict", state_dict)])
         for name, part in codi.parts().items():
-            named = {key: value for key, value in state_dict.items() if published.part_of(key) == name}
-            state, _ = fit(name, published.from_published(name, named, config), config, "The state dict")
+            named = {key: value for key, value in state_dict.items() if system.part_of(key) == name}
+            state, _ = fit(name, system.from_published(name, named, config), config, "The state dict")
             codi._assign(part, state, None)
         return codi
 
     def to_reference_state_dict(self) -> State:
-        """All tensors under the published names, with the constants that published files hold."""
-        named: State = {}
+        """All tensors under the published names, with the constants that published files hold.
+
+        Of Versatile Diffusion's two layouts it is the newer.
+        """
+        system, named = system_by_config(self.config), {}
         for name, part in self.parts().items():
-            named |= published.to_published(name, part.state_dict(), self.config)
+            named |= system.to_published(name, part.state_dict(), self.config)
         return named
 
     @staticmethod
@@ -131,7 +137,7 @@ class CoDi(nn.Module):
     def parts(self) -> dict[str, nn.Module]:
         """The modules that checkpoints store separately, by part name."""
         return {
-            **{f"diffuser.{name}": network for name, network in self.diffuser.networks.items()},
+            **diffuser_parts(self.diffuser),
             **{f"prompt_encoders.{name}": encoder for name, encoder in self.prompt_encoders.items()},
             **{f"autoencoders.{name}": autoencoder for name, autoencoder in self.autoencoders.items()},
         }
@@ -173,9 +179,7 @@ class CoDi(nn.Module):
         encoder = self.prompt_encoders[encoder_name]
         weight = next(encoder.parameters())
         if name == "text":
-            texts = [content] if isinstance(content, str) else list(content)
-            if not texts:
-                raise ValueError("There is no prompt: give at least one text, which may be empty.")
+            texts = _texts(content)
             embeddings = encoder(encoder.tokenize([*texts, ""]).to(weight.device))
             embedding, unconditional = embeddings[:-1], embeddings[-1:]
         elif name == "audio":
@@ -189,6 +193,60 @@ class CoDi(nn.Module):
             nothing = clip_nothing(encoder.config, pixels.shape[2] if name == "video" else None)
             embedding, unconditional = (encoder(inputs.to(weight.device, weight.dtype)) for inputs in (pixels, nothing))
         return Prompt(embedding, unconditional.expand_as(embedding))
+
+    @torch.inference_mode()
+    def context(
+        self,
+        kind: str,
+        content: str | Sequence[str] | Tensor,
+        *,
+        mask: Tensor | None = None,
+        weight: float = 1.0,
+        focus: float = 0.5,
+        unconditional: str | None = None,
+    ) -> Context:
+        """Encode a context of all tokens, for diffusers with layers per kind of context (SPEC_VD sections 4 and 5).
+
+        Parameters
+        ----------
+        kind : {"text", "image"}
+        content : str, sequence of str, or Tensor
+            A text or several; or images ``[B, 3, H, W]`` in 0..1, of which the centre square is looked at.
+        mask : Tensor, optional
+            For images: ``[B, 1, h, w]`` or ``[1, 1, h, w]``, 1 where the image is to be seen, 0 where it is not.
+        weight : float
+            For images: factor of the tokens.
+        focus : float
+            For images: from 0, what they mean, to 1, what style they have; 0.5 changes nothing.
+        unconditional : {"zeros", "black", "grey"}, optional
+            For images: what guidance leads away from: zeros, or what a picture of one colour says. By default zeros,
+            but black where a text is generated.
+
+        Raises
+        ------
+        ValueError
+            If the model lacks the encoder, or the content cannot be encoded.
+        """
+        if kind not in ("text", "image"):
+            raise ValueError(f"There are no {kind} contexts; choose from text, image.")
+        if kind not in self.prompt_encoders:
+            raise ValueError(f"This model has no {kind} encoder; it has {', '.join(self.prompt_encoders) or 'none'}.")
+        encoder = self.prompt_encoders[kind]
+        place = next(encoder.parameters())
+        if kind == "image":
+
+            def image_tokens(pixels: Tensor, mask: Tensor | None) -> Tensor:
+                return encoder.all_tokens(pixels.to(place), mask)
+
+            side = encoder.config.image_size
+            return image_context(image_tokens, side, content, mask, weight, focus, unconditional)
+        if mask is not None or weight != 1 or focus != 0.5 or unconditional is not None:
+            raise ValueError("mask, weight, focus and unconditional are for image contexts: leave them out.")
+
+        def text_tokens(texts: list[str]) -> Tensor:
+            return encoder.all_tokens(encoder.tokenize(texts, fill=True).to(place.device))
+
+        return text_context(text_tokens, _texts(content))
 
     @torch.inference_mode()
     def encode(self, name: str, content: Tensor | Sequence[str], sample_rate: int | None = None) -> Tensor:
@@ -231,10 +289,10 @@ class CoDi(nn.Module):
 
     def generate(
         self,
-        prompts: Prompt,
+        prompts: Prompt | Context | MixedContext,
         outputs: Sequence[str],
         steps: int = 20,
-        guidance: float | None = None,
+        guidance: float | Sequence[float] | None = None,
         seed: int = 0,
         sampler: str = "dpmpp_2m",
         alignment: str = "paper",
@@ -244,17 +302,20 @@ class CoDi(nn.Module):
         frames: int | None = None,
         seconds: float | None = None,
         held: Mapping[str, Tensor] | None = None,
+        start: Tensor | Mapping[str, Tensor] | None = None,
+        fidelity: float = 0.0,
     ) -> dict[str, Any]:
         """Generate a set of outputs together from a batch of prompts.
 
         Parameters
         ----------
-        prompts : Prompt
-            From `prompt` or `interpolate`; its batch size B is the number of results.
+        prompts : Prompt, or Context or MixedContext
+            From `prompt` or `interpolate`; for models with layers per kind of context from `context`, `concatenate` or
+            `mix`. Its batch size B is the number of results.
         outputs : sequence of str
             Modalities to generate; their order does not matter.
-        guidance : float, optional
-            Classifier-free guidance scale, the model's own by default.
+        guidance : float, or sequence of float, optional
+            Classifier-free guidance scale, the model's own by default; or one for each of several contexts.
         seed : int
             Fixes the noise of every stream of every result, whatever else is generated.
         sampler : {"dpmpp_2m", "ddim", "euler", "ddim_released"}
@@ -267,6 +328,11 @@ class CoDi(nn.Module):
         held : dict of str to Tensor, optional
             Latents in VAE units, ``[B, ...]`` or ``[1, ...]``, by modality: the other streams hear these, and they stay
             as they are. Among the results are those of them that `outputs` names.
+        start : Tensor, or dict of str to Tensor, optional
+            What a run begins with: pictures ``[B, 3, H, W]`` or ``[1, 3, H, W]`` in 0..1 of the size that is generated;
+            or latents in VAE units of all outputs by modality, as for `held`.
+        fidelity : float
+            How much of the start stays, see `sample`; 1 returns it as it is.
 
         Returns
         -------
@@ -279,6 +345,10 @@ class CoDi(nn.Module):
         ValueError
             For an output that this model lacks, or an argument out of range.
         """
+        pictures = None
+        if torch.is_tensor(start):
+            pictures = _pictures(start)
+            start = {"image": self.encode("image", pictures)}
         latents = self.generate_latents(
             prompts=prompts,
             outputs=outputs,
@@ -293,7 +363,11 @@ class CoDi(nn.Module):
             frames=frames,
             seconds=seconds,
             held=held,
+            start=start,
+            fidelity=fidelity,
         )
+        if pictures is not None and fidelity == 1:
+            return {"image": pictures.expand(len(latents["image"]), -1, -1, -1)}
         results: dict[str, Any] = {}
         for name, z in latents.items():
             results[name] = self.decode(name, z, seed=seed) if name == "text" else self.decode(name, z)
@@ -304,10 +378,10 @@ class CoDi(nn.Module):
 
     def generate_latents(
         self,
-        prompts: Prompt,
+        prompts: Prompt | Context | MixedContext,
         outputs: Sequence[str],
         steps: int = 20,
-        guidance: float | None = None,
+        guidance: float | Sequence[float] | None = None,
         seed: int = 0,
         sampler: str = "dpmpp_2m",
         alignment: str = "paper",
@@ -317,36 +391,59 @@ class CoDi(nn.Module):
         frames: int | None = None,
         seconds: float | None = None,
         held: Mapping[str, Tensor] | None = None,
+        start: Mapping[str, Tensor] | None = None,
+        fidelity: float = 0.0,
     ) -> dict[str, Tensor]:
         """Like `generate`, without the decoding: latents in VAE units by modality."""
         if not outputs:
             raise ValueError(f"No outputs were asked for: choose from {', '.join(self.outputs)}.")
         if len(set(outputs)) < len(outputs):
             raise ValueError(f"An output is named twice in {', '.join(outputs)}: name each once.")
-        held = held or {}
+        held, start = held or {}, start or {}
+        if held and self.config.diffuser.contexts:
+            raise ValueError("Nobody hears a held stream in this model: leave it out.")
+        if strange := [name for name in start if name not in outputs or name in held]:
+            raise ValueError(f"There is a start for {strange[0]}, which is not generated: leave it out.")
         for name in (*outputs, *held):
             if lacking := self._lacking(name):
                 raise ValueError(f"This model cannot generate {name}: {self._advice(lacking[0])}.")
         if not 0 <= seed < 2**32:
             raise ValueError(f"The seed {seed} is out of range: choose 0 to {2**32 - 1}.")
-        batch, like = len(prompts.embedding), prompts.embedding
+        of_prompt, of_context = isinstance(prompts, Prompt), bool(self.config.diffuser.contexts)
+        if of_prompt == of_context:
+            raise ValueError(f"This model is guided by what `{'context' if of_context else 'prompt'}` gives: use that.")
+        like = prompts.embedding if of_prompt else prompts.tokens
         streams = [name for name in MODALITIES if name in outputs or name in held]
-        shapes = {name: (batch, *self.latent_shape(name, image_size, frames, seconds)) for name in streams}
-        held = {name: _held(name, z, shapes[name]).to(like) for name, z in held.items()}
+        shapes = {name: (len(like), *self.latent_shape(name, image_size, frames, seconds)) for name in streams}
+        held = {name: _fitting(f"held {name}", z, shapes[name]).to(like) for name, z in held.items()}
+        start = {name: _fitting(f"start of {name}", z, shapes[name]).to(like) for name, z in start.items()}
         scale = {name: self._autoencoder(name).config.scale_factor for name in streams}
-        scaled = sample(
-            self.diffuser,
-            {name: stream_noise(shape, seed, name).to(like.dtype) for name, shape in shapes.items()},
-            prompts,
-            steps=steps,
-            guidance=self.config.guidance if guidance is None else guidance,
-            sampler=sampler,
-            alignment=alignment,
-            strength=strength,
-            progress=progress,
-            held={name: z * scale[name] for name, z in held.items()},
-        )
-        return {name: held[name] if name in held else scaled[name] / scale[name] for name in outputs}
+
+        def run(streams: Sequence[str], progress: Callable[[int, int], None] | None) -> dict[str, Tensor]:
+            return sample(
+                self.diffuser,
+                {name: stream_noise(shapes[name], seed, name).to(like.dtype) for name in streams},
+                prompts,
+                steps=steps,
+                guidance=self.config.guidance if guidance is None else guidance,
+                sampler=sampler,
+                alignment=alignment,
+                strength=strength,
+                progress=progress,
+                held={name: held[name] * scale[name] for name in streams if name in held},
+                start={name: start[name] * scale[name] for name in streams if name in start},
+                fidelity=fidelity,
+                seed=seed,
+            )
+
+        if of_prompt:
+            scaled = run(streams, progress)
+        else:  # what guidance leads away from may differ, and nobody hears another
+            scaled = {}
+            for number, name in enumerate(outputs):
+                scaled |= run([name], progress and _shifted(progress, number, len(outputs)))
+        kept = held | (start if fidelity == 1 else {})  # bit for bit
+        return {name: kept[name] if name in kept else scaled[name] / scale[name] for name in outputs}
 
     def _lacking(self, name: str) -> list[str]:
         """The parts that this model would need to generate a modality."""
@@ -358,7 +455,7 @@ class CoDi(nn.Module):
 
     def _advice(self, part: str) -> str:
         edition = self.report.edition if self.report else ""
-        if edition.startswith("published"):
+        if system_by_edition(edition) is not None:
             return remedy(part, edition)
         return f"choose from {', '.join(self.outputs)}"
 
@@ -369,15 +466,35 @@ class CoDi(nn.Module):
         return self.autoencoders[network]
 
 
-def _held(name: str, latents: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Check latents that are to be held, and bring them to the batch size: `shape`."""
+def _texts(content: str | Sequence[str]) -> list[str]:
+    texts = [content] if isinstance(content, str) else list(content)
+    if not texts:
+        raise ValueError("There is no prompt: give at least one text, which may be empty.")
+    return texts
+
+
+def _shifted(progress: Callable[[int, int], None], number: int, runs: int) -> Callable[[int, int], None]:
+    """The progress of all of several equally long runs, from that of the one with this number."""
+    return lambda done, total: progress(number * total + done, runs * total)
+
+
+def _pictures(pixels: Tensor) -> Tensor:
+    if pixels.ndim != 4 or pixels.shape[1] != 3:
+        raise ValueError(f"A run starts from pictures [B, 3, H, W], not {list(pixels.shape)}: give three channels.")
+    if not pixels.isfinite().all():
+        raise ValueError("The pictures to start from hold values that are not finite (NaN or infinity).")
+    return pixels.clamp(0, 1)
+
+
+def _fitting(what: str, latents: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Check latents that are to be held or begun with, and bring them to the batch size: `shape`."""
     if not torch.is_tensor(latents):
-        raise ValueError(f"The held {name} is a {type(latents).__name__}: give latents, as `encode` makes them.")
+        raise ValueError(f"The {what} is a {type(latents).__name__}: give latents, as `encode` makes them.")
     if latents.shape[1:] != shape[1:] or len(latents) not in (1, shape[0]):
         raise ValueError(
-            f"The held {name} is {list(latents.shape)}, where {list(shape)} is needed: "
+            f"The {what} is {list(latents.shape)}, where {list(shape)} is needed: "
             "encode it at the size and length that are generated, for one result or for each."
         )
     if not latents.isfinite().all():
-        raise ValueError(f"The held {name} holds values that are not finite (NaN or infinity).")
+        raise ValueError(f"The {what} holds values that are not finite (NaN or infinity).")
     return latents.expand(shape)

@@ -9,7 +9,8 @@ from .config import CoDiConfig
 from .diffuser import Diffuser
 from .prompts import AudioEncoder, ImageEncoder, TextEncoder
 
-# Part, its field of CoDiConfig, and its class; beside these, every diffuser network is a part.
+# Part, its field of CoDiConfig, and its class. Beside these, every diffuser network is a part, and where networks share
+# layers: the transformers for each kind of context, and the time embedding.
 _KINDS = {
     "prompt_encoders.text": ("text_encoder", TextEncoder),
     "prompt_encoders.image": ("image_encoder", ImageEncoder),
@@ -19,18 +20,30 @@ _KINDS = {
     "autoencoders.audio": ("audio_autoencoder", AudioAutoencoder),
 }
 FIELDS = {part: field for part, (field, _) in _KINDS.items()}
+TIME = "diffuser.time"
 
 
 def part_names(config: CoDiConfig) -> tuple[str, ...]:
     """The parts that a model of this configuration has."""
-    networks = tuple(f"diffuser.{name}" for name in config.diffuser.networks)
-    return networks + tuple(part for part, field in FIELDS.items() if getattr(config, field) is not None)
+    names = [f"diffuser.{name}" for name in config.diffuser.networks]
+    if names and config.diffuser.contexts:
+        names += [*(f"contexts.{kind}" for kind in config.diffuser.contexts), TIME]
+    return tuple(names + [part for part, field in FIELDS.items() if getattr(config, field) is not None])
+
+
+def diffuser_parts(diffuser: Diffuser) -> dict[str, nn.Module]:
+    """The parts of a diffuser, by name."""
+    parts: dict[str, nn.Module] = {f"diffuser.{name}": network for name, network in diffuser.networks.items()}
+    parts |= {f"contexts.{kind}": layers for kind, layers in diffuser.context_sets.items()}
+    return parts if diffuser.time_embed is None else parts | {TIME: diffuser.time_embed}
 
 
 def build(part: str, config: CoDiConfig) -> nn.Module:
     """Make one part, with random weights."""
-    if part.startswith("diffuser."):
-        name = part.removeprefix("diffuser.")
-        return Diffuser(config.diffuser.only({name})).networks[name]
-    field, kind = _KINDS[part]
-    return kind(getattr(config, field))
+    if part in FIELDS:
+        field, kind = _KINDS[part]
+        return kind(getattr(config, field))
+    group, name = part.split(".")
+    # Of what the part is not, no more than it needs: any network tells the form of what networks share.
+    networks = {name} if group == "diffuser" and part != TIME else set(list(config.diffuser.networks)[:1])
+    return diffuser_parts(Diffuser(config.diffuser.only(networks, {name} if group == "contexts" else None)))[part]

@@ -1,4 +1,4 @@
-"""The published checkpoints: configuration, files, and their names for our parameters (SPEC section 0)."""
+"""CoDi's published checkpoints: configuration, files, and their names for our parameters (SPEC section 0)."""
 
 from __future__ import annotations
 
@@ -24,6 +24,9 @@ from .config import (
 from .diffuser import names as diffuser_names
 from .parts import FIELDS
 from .prompts import names as prompt_names
+
+SYSTEM = "CoDi"
+EDITION = "published"
 
 CONFIG = CoDiConfig(
     name="codi",
@@ -67,6 +70,11 @@ PREFIXES = {
     "audioldm.": "autoencoders.audio",
 }
 
+# What the names of this system's tensors alone begin with.
+OWN = re.compile(
+    r"model\.diffusion_model\.unet_(audio\.|\w+\.(time_embed|connecters_|\w+_connecters_))|clap\.|audioldm\."
+    r"|\S+\.temporal_(self_)?attn\."
+)
 _ENVIRONMENT_HEAD = re.compile(r"environment_encoder\.\d+\.2\.weight$")  # the last stage's convolution
 
 
@@ -98,6 +106,16 @@ def to_published(part: str, state: Mapping[str, Tensor], config: CoDiConfig) -> 
         device = next(iter(state.values())).device
         return published | prompt_names.published_buffers(field, device)
     return {_prefix(part) + key: value for key, value in autoencoder_names.to_reference(field, state).items()}
+
+
+def deaf(config: CoDiConfig) -> list[str]:
+    """The networks without latent alignment, which the first edition's are."""
+    return [name for name, network in config.diffuser.networks.items() if not network.aligned]
+
+
+def edition(config: CoDiConfig) -> str:
+    """What to call the files that a model of this configuration was read from."""
+    return f"{EDITION}, without latent alignment" if deaf(config) else EDITION
 
 
 def configure(shapes: Mapping[str, Mapping[str, Collection[int]]], base: CoDiConfig = CONFIG) -> CoDiConfig:

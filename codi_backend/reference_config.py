@@ -29,12 +29,17 @@ def from_reference(config: dict[str, Any]) -> CoDiConfig:
     config : dict
         Any of `unet` (or its contents, see `diffuser_from_reference`), `clip`, `clap`, `optimus`, `autokl`, `audioldm`
         and `hifigan_initial_channel`; or the configuration of one of these alone; or a file of the reference vectors,
-        which holds one of those under `config` or `small_config`.
+        which holds one of those under `config` or `small_config`. Versatile Diffusion's are known by their networks,
+        see `reference_versatile`.
     """
+    from . import reference_versatile
+
     if "small_config" in config:
         config = config["small_config"]
     elif "config" in config and "symbol" not in config["config"]:
         config = config["config"]
+    if reference_versatile.is_versatile(config):
+        return reference_versatile.from_reference(config)
     if "symbol" in config or "symbol" in config.get("config", ()):
         config = {"optimus": config if "config" in config else {"config": config}}
     elif "projection_dim" in config:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .diffusion import STEPS, alphas_cumprod
+from .diffusion import STEPS, add_noise, alphas_cumprod
 
 
 class ReleasedDDIM:
@@ -34,7 +34,20 @@ class ReleasedDDIM:
         alphas = alphas_cumprod()
         previous = torch.cat([alphas[:1], alphas[ascending[:-1]]])
         self.timesteps = ascending.flip(0)
+        self._levels = alphas
         self._alphas = {int(t): (float(alphas[t]), float(p)) for t, p in zip(ascending, previous)}
+
+    def begin(self, clean: Tensor, noise: Tensor, fidelity: float) -> tuple[Tensor, int]:
+        """What a run begins with that shall stay close to `clean`, and how many of the steps are left.
+
+        As released (SPEC_VD section 5), the fraction of that number is cut off, and the noise level is that of the step
+        before the first one that is taken. With no step left, it is `clean`.
+        """
+        left = int(len(self.timesteps) * (1 - fidelity))
+        if left == 0:
+            return clean, 0
+        level = self.timesteps[-left - 1].expand(len(clean))
+        return add_noise(clean, noise, level, self._levels.to(clean.device)).to(clean.dtype), left
 
     def scale_model_input(self, sample: Tensor, timestep: Tensor) -> Tensor:
         return sample

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from .conditioning import Prompt
-from .diffuser import Diffuser
+from .contexts import Context, MixedContext
+from .diffuser import Contexts, Diffuser, draw_contexts
 from .diffuser.joint import Strength
-from .diffusion import BETA_END, BETA_START, STEPS, noise_ratio
+from .diffusion import BETA_END, BETA_START, STEPS
 from .released import ReleasedDDIM
 
 SAMPLERS = ("dpmpp_2m", "ddim", "euler", "ddim_released")
@@ -52,15 +53,18 @@ def make_scheduler(sampler: str, steps: int) -> Any:
 def sample(
     diffuser: Diffuser,
     noise: dict[str, Tensor],
-    prompt: Prompt,
+    prompt: Prompt | Context | MixedContext,
     *,
     steps: int,
-    guidance: float,
+    guidance: float | Sequence[float],
     sampler: str,
-    alignment: str,
-    strength: Strength,
+    alignment: str = "paper",
+    strength: Strength = 1.0,
     progress: Callable[[int, int], None] | None = None,
     held: Mapping[str, Tensor] | None = None,
+    start: Mapping[str, Tensor] | None = None,
+    fidelity: float = 0.0,
+    seed: int = 0,
 ) -> dict[str, Tensor]:
     """Denoise all streams at one common noise level per step.
 
@@ -68,46 +72,70 @@ def sample(
     ----------
     noise : dict of str to Tensor
         Starting noise by modality, unit variance, batch size B.
-    prompt : Prompt
-        Batch size B.
-    guidance : float
+    prompt : Prompt, or Context or MixedContext
+        Batch size B. Contexts are for diffusers with layers per kind of context, and for a single stream: what guidance
+        leads away from may depend on it.
+    guidance : float, or sequence of float
         Classifier-free guidance scale; 1 runs the prompt alone. With alignment "paper" the unconditional prediction
-        hears no other stream, so that guidance leads towards what the others say as it does towards the prompt.
+        hears no other stream, so that guidance leads towards what the others say as it does towards the prompt. Of a
+        `MixedContext`, each context may have its own: see `guidance_steps`.
     progress : callable, optional
         Called with (steps done, steps in all) after each step; an exception that it raises ends the run.
     held : dict of str to Tensor, optional
-        Clean scaled latents ``[B, ...]`` of those streams in `noise` that the others only hear: before each step they
-        are noised to its level, always with the same noise, so that they look as if they were being denoised too.
+        Clean scaled latents ``[B, ...]`` of those streams that the others only hear. They speak from what they are,
+        without noise: what a stream will be is decided at high noise, through which a held one could hardly be heard.
+    start : dict of str to Tensor, optional
+        Clean scaled latents ``[B, ...]`` of all streams that are not held, to begin with.
+    fidelity : float
+        How much of `start` stays: 0 ignores it, 1 returns it; between, it is noised to the level from which on a share
+        of ``1 - fidelity`` of the steps is left. The sampler "ddim_released" does it by the released rule.
+    seed : int
+        Of the draws that mixing "layer" needs.
 
     Returns
     -------
     dict of str to Tensor
         Scaled latents of the streams that are not held, shaped like their `noise`.
     """
-    if not math.isfinite(guidance):
-        raise ValueError(f"The guidance {guidance} is not a number to scale with: choose a finite one, such as 7.5.")
-    held = held or {}
+    held = dict(held or {})
     schedulers = {name: make_scheduler(sampler, steps) for name in noise if name not in held}
     if not schedulers:
         raise ValueError("Every stream is held: name at least one output that is to be generated.")
+    if not 0 <= fidelity <= 1:
+        raise ValueError(f"A fidelity of {fidelity} is not possible: choose 0 (none) to 1 (the start itself).")
+    if fidelity > 0 and schedulers.keys() != (start or {}).keys():
+        raise ValueError(f"A fidelity above 0 needs a start for {', '.join(schedulers)}, and for nothing else.")
+    if isinstance(prompt, Context):
+        prompt = MixedContext((prompt,), (1.0,))
+    conditions = _conditions(prompt, next(iter(schedulers)))
+    kept, scales = guidance_steps(guidance, len(conditions) - 1)
+    conditions = [conditions[i] for i in kept]
+    like = conditions[0] if torch.is_tensor(conditions[0]) else prompt.tokens
+    draw = _drawing(prompt, diffuser, seed)
+    noise = {name: n.to(like.device) for name, n in noise.items()}
     timesteps = next(iter(schedulers.values())).timesteps
-    device = prompt.embedding.device
-    noise = {name: n.to(device) for name, n in noise.items()}
     x = {name: noise[name] * scheduler.init_noise_sigma for name, scheduler in schedulers.items()}
-    settings = {"alignment": alignment, "strength": strength}
+    if fidelity > 0:
+        for name, clean in start.items():
+            x[name], left = _begin(schedulers[name], clean.to(noise[name]), noise[name], fidelity)
+        timesteps = timesteps[len(timesteps) - left :]
+    settings: dict[str, Any] = {"alignment": alignment, "strength": strength}
     if held:
         settings["predict"] = list(schedulers)
+        if alignment == "paper":
+            settings["environment"] = diffuser.clean_environment(held)
     quiet = settings | {"alignment": "released" if alignment == "released" else "none"}
     for done, t in enumerate(timesteps, 1):
         streams = {name: schedulers[name].scale_model_input(latent, t) for name, latent in x.items()}
-        heard = {name: _noised(latent, noise[name], t) for name, latent in held.items()}
-        when = t.to(device).expand(len(prompt.embedding))
-        eps = diffuser(streams | heard, when, prompt.embedding, **settings)
-        if guidance != 1:
-            # Nobody hears the held streams here. As released, a stream hears itself, but only where there are others.
-            present = streams | heard if quiet["alignment"] == "released" else streams
-            without = diffuser(present, when, prompt.unconditional, **quiet)
-            eps = {name: without[name] + guidance * (eps[name] - without[name]) for name in x}
+        when = t.to(like.device).expand(len(like))
+        drawn = draw()
+        last = diffuser(streams | held, when, conditions[-1], **settings, **drawn)
+        # Nobody hears the held streams here. As released, a stream hears itself, but only where there are others.
+        present = streams | held if quiet["alignment"] == "released" else streams
+        guesses = [*(diffuser(present, when, c, **quiet, **drawn) for c in conditions[:-1]), last]
+        eps = guesses[0]
+        for scale, less, more in zip(scales, guesses, guesses[1:]):
+            eps = {name: eps[name] + scale * (more[name] - less[name]) for name in x}
         for name in x:
             x[name] = schedulers[name].step(eps[name], t, x[name], return_dict=False)[0]
         if progress is not None:
@@ -115,10 +143,59 @@ def sample(
     return x
 
 
-def _noised(clean: Tensor, noise: Tensor, timestep: Tensor) -> Tensor:
-    """What the diffuser is shown of a clean latent at a timestep, which may be fractional.
+def guidance_steps(guidance: float | Sequence[float], contexts: int) -> tuple[list[int], list[float]]:
+    """Which predictions guidance needs, and how their differences are scaled.
 
-    Its variance is preserved whatever the sampler computes with.
+    Contexts are made known to the network one by one: the prediction numbered k knows the first k of them. What each
+    changes is scaled by its own guidance, ``e_0 + sum_k s_k (e_k - e_(k-1))``; with equal scales that is the usual
+    guidance by all at once, and needs only its two predictions.
+
+    Parameters
+    ----------
+    guidance : float, or sequence of float
+        One scale for all contexts, or one for each, in their order.
+    contexts : int
+
+    Returns
+    -------
+    list of int, list of float
+        Numbers of the predictions to run, ascending, and one scale for each two neighbours among them.
     """
-    ratio = float(noise_ratio(timestep.reshape(1)))
-    return (clean + ratio * noise) / (1 + ratio**2) ** 0.5
+    scales = [float(s) for s in guidance] if isinstance(guidance, Sequence) else [float(guidance)] * contexts
+    if len(scales) != contexts:
+        raise ValueError(f"There are {len(scales)} guidance scales for {contexts} contexts: give one, or one for each.")
+    if not all(map(math.isfinite, scales)):
+        raise ValueError(f"The guidance {guidance} is not a number to scale with: choose a finite one, such as 7.5.")
+    kept = [k for k in range(contexts) if k == 0 or scales[k] != scales[k - 1]]
+    used = [scales[k] for k in kept]
+    if used[0] == 1:  # the first prediction would be taken away again
+        return [*kept[1:], contexts], used[1:]
+    return [*kept, contexts], used
+
+
+def _conditions(prompt: Prompt | MixedContext, output: str) -> list[Tensor | Contexts]:
+    """What the diffuser is told, from nothing to all of the prompt."""
+    if isinstance(prompt, Prompt):
+        return [prompt.unconditional, prompt.embedding]
+    return [prompt.given(output, known) for known in range(len(prompt.contexts) + 1)]
+
+
+def _drawing(prompt: Prompt | MixedContext, diffuser: Diffuser, seed: int) -> Callable[[], dict[str, Any]]:
+    """What draws a context for every slot, anew for each step, where the prompt's mixing asks for it."""
+    if isinstance(prompt, Prompt) or prompt.mixing != "layer":
+        return dict
+    generator = torch.Generator().manual_seed(seed)
+    return lambda: {"drawn": draw_contexts(prompt.ratios, diffuser.slots, generator)}
+
+
+def _begin(scheduler: Any, clean: Tensor, noise: Tensor, fidelity: float) -> tuple[Tensor, int]:
+    """The start of a stream, noised to the level of the first step that is left, and how many are."""
+    if isinstance(scheduler, ReleasedDDIM):
+        return scheduler.begin(clean, noise, fidelity)
+    count = len(scheduler.timesteps)
+    left = math.floor(count * (1 - fidelity) + 0.5)
+    if left == 0:
+        return clean, 0
+    if hasattr(scheduler, "set_begin_index"):
+        scheduler.set_begin_index(count - left)
+    return scheduler.add_noise(clean, noise, scheduler.timesteps[count - left].expand(len(clean))), left

@@ -5,6 +5,11 @@ from __future__ import annotations
 from comfy_api.latest import ComfyExtension, io
 
 from .alignment import CoDiAlignment, CoDiAlignmentCurve, CoDiAlignmentPair
+from .colour import CoDiColourMatch
+from .context_components import CoDiContextComponents
+from .context_guider import CoDiContextGuider
+from .context_mix import CoDiMixContexts
+from .contexts import CoDiContextImage, CoDiContextText
 from .decode import CoDiDecodeAudio, CoDiDecodeImage, CoDiDecodeText, CoDiDecodeVideo
 from .embeddings import CoDiEmbeddingFromTensor, CoDiLoadEmbedding, CoDiSaveEmbedding
 from .encode import CoDiEncodeAudio, CoDiEncodeImage, CoDiEncodeText, CoDiEncodeVideo
@@ -18,6 +23,9 @@ from .prompts import CoDiPromptAudio, CoDiPromptImage, CoDiPromptText, CoDiPromp
 from .sampling import CoDiSampleAudio, CoDiSampleImage, CoDiSampler, CoDiSampleText, CoDiSampleVideo
 from .scenes import CoDiExampleScene
 from .similarity import CoDiSimilarity
+from .text_edit import CoDiEditTextLatent
+from .vision_blend import CoDiBlendVisionOutputs
+from .vision_focus import CoDiFocus
 
 
 class CoDiExtension(ComfyExtension):
@@ -33,6 +41,10 @@ class CoDiExtension(ComfyExtension):
             CoDiPromptVideo,
             CoDiPromptAudio,
             CoDiInterpolate,
+            CoDiContextText,
+            CoDiContextImage,
+            CoDiContextComponents,
+            CoDiMixContexts,
             CoDiSaveEmbedding,
             CoDiLoadEmbedding,
             CoDiEmbeddingFromTensor,
@@ -44,10 +56,12 @@ class CoDiExtension(ComfyExtension):
             CoDiJoinLatents,
             CoDiSplitLatent,
             CoDiHoldStreams,
+            CoDiEditTextLatent,
             CoDiAlignment,
             CoDiAlignmentPair,
             CoDiAlignmentCurve,
             CoDiGuider,
+            CoDiContextGuider,
             CoDiSampler,
             CoDiSampleImage,
             CoDiSampleVideo,
@@ -57,5 +71,8 @@ class CoDiExtension(ComfyExtension):
             CoDiDecodeVideo,
             CoDiDecodeAudio,
             CoDiDecodeText,
+            CoDiColourMatch,
+            CoDiFocus,
+            CoDiBlendVisionOutputs,
             CoDiSimilarity,
         ]

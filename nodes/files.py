@@ -1,4 +1,4 @@
-"""Where models come from: the small one inside this pack, and files in ``models/codi``."""
+"""Where models come from: the small ones inside this pack, and files in ``models/codi``."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ from pathlib import Path
 
 import folder_paths
 
+from ..codi_backend.checkpoints import SHIPPED
+
 FOLDER = "codi"
-BUILT_IN = "mini (built in)"
+_BUILT_IN = {f"{name} (built in)": name for name in SHIPPED}
+BUILT_IN, *_ = _BUILT_IN
 
 
 def register_model_folder() -> None:
@@ -22,9 +25,10 @@ def register_model_folder() -> None:
 
 
 def model_choices() -> list[str]:
-    """The built-in model, subfolders of ``models/codi`` that hold checkpoint files (with a slash at the end), files."""
+    """Built-in models, subfolders of ``models/codi`` that hold checkpoint files (with a slash at the end), files."""
     files = folder_paths.get_filename_list(FOLDER)
-    return [BUILT_IN, *sorted({_folder(file) for file in files} - {"./"}), *files]
+    built_in = [name for name, model in _BUILT_IN.items() if any(SHIPPED[model].WEIGHTS.glob("*.safetensors"))]
+    return [*built_in, *sorted({_folder(file) for file in files} - {"./"}), *files]
 
 
 def _folder(file: str) -> str:
@@ -33,8 +37,8 @@ def _folder(file: str) -> str:
 
 def locate(choice: str) -> str | list[str]:
     """What `read_parts` takes, for an entry of `model_choices`. `ValueError` when it is not there any more."""
-    if choice == BUILT_IN:
-        return "mini"
+    if choice in _BUILT_IN:
+        return _BUILT_IN[choice]
     if choice.endswith("/"):
         files = [
             file for file in folder_paths.get_filename_list(FOLDER) if f"{Path(file).parent.as_posix()}/" == choice

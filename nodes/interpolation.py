@@ -6,6 +6,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..codi_backend.conditioning import Prompt, interpolate
+from .numbered import growing, numbered, weights_of
 from .types import CATEGORY
 
 MAX_PROMPTS = 16
@@ -22,23 +23,18 @@ class CoDiInterpolate(io.ComfyNode):
             description="Mixes any number of prompts of all kinds, several of one kind too, into one.",
             search_aliases=["mix", "blend", "average", "combine", "conditioning average", "slerp", "weights", "codi"],
             inputs=[
-                io.Autogrow.Input(
+                growing(
                     "prompts",
-                    template=io.Autogrow.TemplateNames(
-                        io.Conditioning.Input("prompt", tooltip="A prompt to mix."), names=_names("prompt"), min=2
-                    ),
-                    tooltip="Prompts to mix, from CoDi Prompt nodes; a new socket appears when the last is connected.",
+                    io.Conditioning.Input("prompt", tooltip="A prompt to mix."),
+                    MAX_PROMPTS,
+                    "Prompts to mix, from CoDi Prompt nodes; a new socket appears when the last is connected.",
+                    least=2,
                 ),
-                io.Autogrow.Input(
+                growing(
                     "weights",
-                    template=io.Autogrow.TemplateNames(
-                        io.Float.Input("weight", tooltip="The share of the prompt of the same number."),
-                        names=_names("weight"),
-                        min=0,
-                    ),
-                    optional=True,
-                    tooltip="Shares of the prompts of the same numbers; only their ratio matters. "
-                    "A prompt without one has 1.",
+                    io.Float.Input("weight", tooltip="The share of the prompt of the same number."),
+                    MAX_PROMPTS,
+                    "Shares of the prompts of the same numbers; only their ratio matters. A prompt without one has 1.",
                 ),
                 io.Combo.Input(
                     "method",
@@ -54,21 +50,17 @@ class CoDiInterpolate(io.ComfyNode):
     @classmethod
     def execute(cls, prompts, method, weights=None) -> io.NodeOutput:
         # In the order of their numbers, which decides what comes out on the sphere.
-        given = {name: prompts[name] for name in _names("prompt") if prompts.get(name) is not None}
+        given = {name: prompts[name] for name in numbered("prompt", MAX_PROMPTS) if prompts.get(name) is not None}
         if not given:
             raise ValueError("prompts: there is nothing to mix; connect at least one prompt.")
         if method not in METHODS:
             raise ValueError(f"method: there is no {method!r}; choose from {', '.join(METHODS)}.")
         embeddings = {name: _embedding(name, conditioning) for name, conditioning in given.items()}
         _check(embeddings)
-        shares = _shares(list(given), weights or {})
+        shares = weights_of(list(given), weights)
         mixture = interpolate([(Prompt(e, e), share) for e, share in zip(embeddings.values(), shares)], METHODS[method])
         _, more = next(iter(given.values()))[0]
         return io.NodeOutput([[mixture.embedding, more.copy()]])
-
-
-def _names(name: str) -> list[str]:
-    return [f"{name}_{number}" for number in range(1, MAX_PROMPTS + 1)]
 
 
 def _embedding(name: str, conditioning) -> Tensor:
@@ -97,16 +89,3 @@ def _check(embeddings: dict[str, Tensor]) -> None:
 def _size(embedding: Tensor) -> str:
     tokens, width = embedding.shape[1:]
     return f"width {width}" if tokens == 1 else f"{tokens} tokens of width {width}"
-
-
-def _shares(prompts: list[str], weights: dict[str, float | None]) -> list[float]:
-    """The weight of each prompt, 1 where none is connected."""
-    given = {name.replace("weight", "prompt"): weight for name, weight in weights.items() if weight is not None}
-    if strange := sorted(given.keys() - set(prompts)):
-        raise ValueError(f"weights: one is for {strange[0]}, which is not there; connect it, or disconnect its weight.")
-    shares = [float(given.get(name, 1.0)) for name in prompts]
-    if not all(0 <= share < float("inf") for share in shares):
-        raise ValueError(f"weights: {', '.join(f'{s:g}' for s in shares)} cannot be used; a weight is 0 or more.")
-    if sum(shares) == 0:
-        raise ValueError("weights: all are 0, so that nothing is left; give at least one prompt a greater one.")
-    return shares

@@ -7,6 +7,7 @@ from comfy_execution.graph_utils import ExecutionBlocker
 from torch import Tensor
 
 from .latents import codi_config
+from .numbered import growing
 from .streams import STREAMS, names_of, require_finite, split, split_masks, whole_mask, with_masks
 from .types import CATEGORY
 
@@ -37,14 +38,12 @@ class CoDiJoinLatents(io.ComfyNode):
             description="Joins latents to one whose streams are sampled together. Their masks go with them.",
             search_aliases=["joint latent", "nested latent", "combine latents", "concat", "codi"],
             inputs=[
-                io.Autogrow.Input(
+                growing(
                     "latents",
-                    template=io.Autogrow.TemplateNames(
-                        io.Latent.Input("latent", tooltip="A latent of one stream or more; no modality twice."),
-                        names=[f"latent_{number}" for number in range(1, len(STREAMS) + 1)],
-                        min=2,
-                    ),
-                    tooltip="At most one stream of each modality, all of the same batch size.",
+                    io.Latent.Input("latent", tooltip="A latent of one stream or more; no modality twice."),
+                    len(STREAMS),
+                    "At most one stream of each modality, all of the same batch size.",
+                    least=2,
                 )
             ],
             outputs=[io.Latent.Output(display_name="latent", tooltip="All streams, image first and text last.")],

@@ -7,10 +7,10 @@ import dataclasses
 from comfy_api.latest import io
 from comfy_execution.graph import ExecutionBlocker
 
-from ..codi_backend import published
 from ..codi_backend.checkpoints import Checkpoint, read_parts
 from ..codi_backend.config import CoDiConfig
-from ..codi_backend.parts import FIELDS
+from ..codi_backend.parts import FIELDS, TIME, part_names
+from ..codi_backend.systems import system_by_edition
 from .files import BUILT_IN, FOLDER, fingerprint, locate, model_choices
 from .managed import Weights
 from .managed_prompts import ManagedAudioEncoder, ManagedImageEncoder, ManagedTextEncoder, PromptEncoders
@@ -27,23 +27,37 @@ def load_diffuser(
     checkpoint: Checkpoint | None = None,
 ):
     """The MODEL of some networks of a checkpoint. ComfyUI calls this again when it has to build the patcher anew."""
-    checkpoint = checkpoint or read_parts(source, only=[f"diffuser.{network}" for network in networks])
+    checkpoint = checkpoint or read_parts(source)
+    config = _with_scales(checkpoint, networks)
     weights = {
-        f"diffuser.networks.{network}.{key}": value
-        for network in networks
-        for key, value in checkpoint.parts[f"diffuser.{network}"].items()
+        f"{_place(part)}.{key}": value
+        for part in _diffuser_parts(config)
+        for key, value in checkpoint.parts[part].items()
     }
-    patcher = build_patcher(_with_scales(checkpoint, networks), weights, disable_dynamic)
+    patcher = build_patcher(config, weights, disable_dynamic)
     patcher.cached_patcher_init = (load_diffuser, (source, networks))
     return patcher
+
+
+def _diffuser_parts(config: CoDiConfig) -> list[str]:
+    """The parts that a MODEL is made of: networks, and what these share."""
+    return [part for part in part_names(config) if part not in FIELDS]
+
+
+def _place(part: str) -> str:
+    """Where `model.Network` has a part of the diffuser."""
+    group, name = part.split(".")
+    if part == TIME:
+        return "diffuser.time_embed"
+    return f"diffuser.networks.{name}" if group == "diffuser" else f"diffuser.context_sets.{name}"
 
 
 def _with_scales(checkpoint: Checkpoint, networks: tuple[str, ...]) -> CoDiConfig:
     """The configuration of a model with these networks, and of the latents that they denoise."""
     config = dataclasses.replace(checkpoint.config, diffuser=checkpoint.config.diffuser.only(networks))
-    if checkpoint.edition.startswith("published"):  # whose files of networks say nothing about autoencoders
+    if system := system_by_edition(checkpoint.edition):  # whose files of networks say nothing about autoencoders
         autoencoders = [field for part, field in FIELDS.items() if part.startswith("autoencoders.")]
-        config = dataclasses.replace(config, **{field: getattr(published.CONFIG, field) for field in autoencoders})
+        config = dataclasses.replace(config, **{field: getattr(system.CONFIG, field) for field in autoencoders})
     return config
 
 
@@ -54,15 +68,22 @@ class CoDiLoadModel(io.ComfyNode):
             node_id="CoDiLoadModel",
             display_name="CoDi Load Model",
             category=f"{CATEGORY}/loaders",
-            description="Loads CoDi: the diffuser of all modalities, the prompt encoders and the autoencoders.",
-            search_aliases=["checkpoint", "any-to-any", "composable diffusion", "codi", "loader"],
+            description="Loads CoDi or Versatile Diffusion: the diffuser, the prompt encoders and the autoencoders.",
+            search_aliases=[
+                "checkpoint",
+                "any-to-any",
+                "composable diffusion",
+                "versatile diffusion",
+                "codi",
+                "loader",
+            ],
             inputs=[
                 io.Combo.Input(
                     "checkpoint",
                     options=model_choices(),
                     default=BUILT_IN,
-                    tooltip=f"The small model that comes with this pack, a file in models/{FOLDER}, or a folder there, "
-                    "whose name ends in a slash: all its files together, such as the four published ones.",
+                    tooltip=f"A small model that comes with this pack, a file in models/{FOLDER}, or a folder there, "
+                    "whose name ends in a slash: all its files together, such as the published ones.",
                 ),
                 io.Boolean.Input(
                     "image_and_video",
@@ -119,18 +140,20 @@ class CoDiLoadModel(io.ComfyNode):
         )
         wanted = {"image": image_and_video, "audio": audio, "text": text}
         networks = tuple(name for name in wanted if wanted[name] and f"diffuser.{name}" in parts)
-        if not networks:
-            return io.NodeOutput(ExecutionBlocker(_no_networks(checkpoint, parts)), encoders, *vaes)
+        lacking = set(_diffuser_parts(_with_scales(found, networks))) - parts
+        if not networks or lacking:
+            return io.NodeOutput(ExecutionBlocker(_no_model(checkpoint, parts, lacking)), encoders, *vaes)
         model = load_diffuser(source, networks, checkpoint=found)
         Autoencoders(*vaes).attach(model)
         return io.NodeOutput(model, encoders, *vaes)
 
 
-def _no_networks(checkpoint: str, parts: frozenset[str]) -> str:
+def _no_model(checkpoint: str, parts: frozenset[str], lacking: set[str]) -> str:
     """What whoever uses the missing MODEL reads."""
-    if any(part.startswith("diffuser.") for part in parts):
+    if not lacking and any(part.startswith("diffuser.") for part in parts):
         return "model: all diffusion networks are switched off in CoDi Load Model; switch on those that you need."
+    what = f"lacks {', '.join(sorted(lacking))}" if lacking else "holds no diffusion network"
     return (
-        f"model: {checkpoint} holds no diffusion network; put all files of the model into a subfolder of "
+        f"model: {checkpoint} {what}; put all files of the model into a subfolder of "
         f"models/{FOLDER} and choose that folder in CoDi Load Model."
     )

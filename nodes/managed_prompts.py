@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import repeat
+
 import comfy.model_management as mm
 import comfy.ops
 import torch
@@ -9,6 +11,8 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor, nn
 
 from ..codi_backend.config import VisionEncoderConfig
+from ..codi_backend.context_encoding import image_context, text_context
+from ..codi_backend.contexts import Context
 from ..codi_backend.prompts import AudioEncoder, ImageEncoder, TextEncoder
 from ..codi_backend.prompts.audio import log_mel
 from ..codi_backend.prompts.preprocess import clip_input, clip_nothing, thinned
@@ -53,7 +57,7 @@ class _ManagedEncoder(Managed):
 
 
 class ManagedTextEncoder(_ManagedEncoder):
-    """Texts to prompt embeddings."""
+    """Texts to prompt embeddings, or to all tokens."""
 
     kind = TextEncoder
 
@@ -61,15 +65,20 @@ class ManagedTextEncoder(_ManagedEncoder):
         """Texts -> ``[B, 1, D]``."""
         return torch.cat([self._embed(some) for some in in_batches(texts, TEXTS)])
 
-    def _embed(self, texts: list[str]) -> Tensor:
-        tokens = self.patcher.model.tokenize(texts)
+    def all_tokens(self, texts: list[str]) -> Tensor:
+        """Texts -> ``[B, L, D]``, see `TextEncoder.all_tokens`."""
+        return torch.cat([self._embed(some, whole=True) for some in in_batches(texts, TEXTS)])
+
+    def _embed(self, texts: list[str], whole: bool = False) -> Tensor:
+        tokens = self.patcher.model.tokenize(texts, fill=whole)
         width = self.config.width
         values = tokens.numel() * (6 * width + 3 * (self.config.mlp or 4 * width))
-        return finished(self._load(values)(tokens.to(self.patcher.load_device)))
+        encoder = self._load(values)
+        return finished((encoder.all_tokens if whole else encoder)(tokens.to(self.patcher.load_device)))
 
 
 class ManagedImageEncoder(_ManagedEncoder):
-    """Images and videos to prompt embeddings."""
+    """Images and videos to prompt embeddings; images to all tokens, too."""
 
     kind = ImageEncoder
     config: VisionEncoderConfig
@@ -90,13 +99,24 @@ class ManagedImageEncoder(_ManagedEncoder):
             frames = min(frames, self.config.frames or MAX_FRAMES)
         return self._embed(clip_nothing(self.config, frames))
 
+    def all_tokens(self, pixels: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Images ``[B, 3, S, S]`` as the encoder takes them -> ``[B, L, D]``, see `ImageEncoder.all_tokens`."""
+        masks = repeat(None) if mask is None else in_batches(mask, IMAGES)
+        return torch.cat([self._tokens(*some) for some in zip(in_batches(pixels, IMAGES), masks)])
+
+    def _tokens(self, pixels: Tensor, mask: Tensor | None) -> Tensor:
+        return finished(self._loaded(pixels).all_tokens(pixels.to(self.patcher.load_device), mask))
+
     def _embed(self, pixels: Tensor) -> Tensor:
+        return finished(self._loaded(pixels)(pixels.to(self.patcher.load_device)))
+
+    def _loaded(self, pixels: Tensor) -> ImageEncoder:
+        """The encoder, with room to encode so many pixels."""
         look = self.config
         tokens = (look.image_size // look.patch) ** 2 + 1
         feed_forward, temporal = 3 * look.width + 3 * look.mlp, 21 * look.width
         per_token = max(feed_forward, temporal) if pixels.ndim == 5 else feed_forward
-        values = pixels.numel() + pixels.numel() / (3 * look.image_size**2) * tokens * per_token
-        return finished(self._load(values)(pixels.to(self.patcher.load_device)))
+        return self._load(pixels.numel() + pixels.numel() / (3 * look.image_size**2) * tokens * per_token)
 
 
 class ManagedAudioEncoder(_ManagedEncoder):
@@ -179,3 +199,15 @@ class PromptEncoders:
         if kind == "video":
             return encoder.encode_video(content), encoder.nothing(content.shape[2])
         return encoder.encode(content), encoder.nothing()
+
+    def text_context(self, texts: list[str]) -> Context:
+        """A context of all tokens of each text. `ValueError` when the checkpoint lacks the encoder."""
+        return text_context(self.need("text").all_tokens, texts)
+
+    def image_context(self, pixels: Tensor, *options) -> Context:
+        """A context of all tokens of each image ``[B, 3, H, W]`` in 0..1; `options` are those of `image_context`.
+
+        `ValueError` when the checkpoint lacks the encoder, or an option does not fit.
+        """
+        encoder = self.need("image")
+        return image_context(encoder.all_tokens, encoder.config.image_size, pixels, *options)

@@ -24,6 +24,8 @@ from torch import Tensor, nn
 from ..codi_backend.config import CoDiConfig
 from ..codi_backend.diffuser import Diffuser
 from ..codi_backend.diffuser.kit import Stage
+from .context_tokens import FOR_TEXT, Shares
+from .context_tokens import KEY as CONTEXTS
 from .listening import KEY, diffuser_arguments
 from .previews import Previews
 from .sampling_run import around_sampling
@@ -32,6 +34,8 @@ from .streams import from_backend, join, modality_of, names_of, scale_factor, to
 # Feature maps of the finest level that live at once at the peak, measured without weights in the published networks and
 # in the small ones: 28.5 where no stream hears another; 45.5 with connectors, which work on a level's upsampled output.
 FEATURE_MAPS, FEATURE_MAPS_JOINT = 30, 48
+# Of the tokens of a context at the widest level: keys, values and what they are made of.
+TOKEN_MAPS = 4
 # Tensors as large as the whole latent that sampler and guider hold in single precision.
 SAMPLER_TENSORS = 10
 
@@ -72,7 +76,18 @@ class Network(nn.Module):
         executor = WrapperExecutor.new_class_executor(self._forward, self, wrappers)
         return executor.execute(x, timesteps, context, control, transformer_options, **kwargs)
 
-    def _forward(self, x, timesteps, context, control, transformer_options, hears=True, **kwargs):
+    def _forward(
+        self,
+        x,
+        timesteps,
+        context,
+        control,
+        transformer_options,
+        hears=True,
+        shares: Shares | None = None,
+        seed: int | None = None,
+        **kwargs,
+    ):
         streams = [x] if torch.is_tensor(x) else x
         names = names_of([stream.shape for stream in streams], self.config)
         settings = transformer_options.get(KEY, {})
@@ -80,9 +95,15 @@ class Network(nn.Module):
         if not hears and arguments["alignment"] == "paper":
             # The unconditional prediction hears no other stream: guidance then leads towards what they say, too.
             arguments["alignment"] = "none"
+        if shares is not None:
+            arguments["drawn"] = shares.draw(self.diffuser.slots, seed or 0, float(timesteps[0]))
+            context = shares.given(context)
         self.attention.transformer_options = transformer_options
         try:
             latents = {name: to_backend(latent, name) for name, latent in zip(names, streams)}
+            if arguments["alignment"] == "paper" and (held := settings.get("held")):
+                clean = {name: to_backend(_repeated(z, latents[name]), name) for name, z in held.items()}
+                arguments["environment"] = self.diffuser.clean_environment(clean)
             noise = self.diffuser(latents, timesteps, context, predict=settings.get("predict"), **arguments)
         finally:
             self.attention.transformer_options = {}
@@ -92,6 +113,11 @@ class Network(nn.Module):
             for name, stream in zip(names, streams)
         ]
         return outputs[0] if torch.is_tensor(x) else outputs
+
+
+def _repeated(latent: Tensor, like: Tensor) -> Tensor:
+    """A stream's latent for the batch of a call, in which several prompts may stand one after the other."""
+    return latent.to(like).repeat(len(like) // len(latent), *[1] * (latent.ndim - 1))
 
 
 class _ChannelCounts(int):
@@ -166,7 +192,20 @@ class Model(comfy.model_base.BaseModel):
             out["latent_shapes"] = comfy.conds.CONDConstant(shapes)
             # Being different, positive and negative prompts are not batched, each needing an alignment of its own.
             out["hears"] = comfy.conds.CONDConstant(kwargs.get("prompt_type") != "negative")
+        if self.codi_config.diffuser.contexts:
+            # Of equal shapes only: the core would repeat the tokens of a mixture that are not its last context's.
+            out["c_crossattn"] = comfy.conds.CONDRegular(self._tokens(shapes, **kwargs))
+            out["shares"] = comfy.conds.CONDConstant(kwargs[CONTEXTS])
+            out["seed"] = comfy.conds.CONDConstant(kwargs.get("seed"))
         return out
+
+    def _tokens(self, shapes: Sequence[Sequence[int]] | None, cross_attn: Tensor, **options) -> Tensor:
+        """The tokens of a conditioning, which may have others where a text alone is generated."""
+        texts = [modality_of(shape, self.codi_config).name == "text" for shape in shapes or ()]
+        return options[FOR_TEXT] if texts == [True] and FOR_TEXT in options else cross_attn
+
+    def extra_conds_shapes(self, **kwargs):
+        return {"c_crossattn": list(kwargs["cross_attn"].shape)} if self.codi_config.diffuser.contexts else {}
 
     def memory_required(self, input_shape, cond_shapes=None, **kwargs):
         batch, elements = input_shape[0], math.prod(input_shape[1:])
@@ -177,6 +216,7 @@ class Model(comfy.model_base.BaseModel):
         else:  # a packed latent that is not the one being sampled: all of it counts as the most expensive kind
             networks = self.codi_config.diffuser.networks.values()
             values = elements * FEATURE_MAPS_JOINT * max(row.model_channels / row.in_channels for row in networks)
+        values += self._token_values(cond_shapes or {})
         size = comfy.model_management.dtype_size(self.get_dtype_inference())
         return batch * (values * size + elements * SAMPLER_TENSORS * 4)
 
@@ -188,6 +228,12 @@ class Model(comfy.model_base.BaseModel):
         if modality.name == "text":  # all levels are equally fine, so the widest counts
             return maps * network.text_positions * max(network.channel_mult)
         return maps * math.prod(shape[2:])
+
+    def _token_values(self, cond_shapes: dict[str, Sequence[Sequence[int]]]) -> float:
+        """Numbers that live at once for the tokens of one sample's contexts, where these are many."""
+        networks = self.codi_config.diffuser.networks.values()
+        tokens = max((shape[1] for shape in cond_shapes.get("c_crossattn", ())), default=0)
+        return tokens * TOKEN_MAPS * max(row.model_channels * max(row.channel_mult) for row in networks)
 
 
 def build_patcher(config: CoDiConfig, weights: dict[str, Tensor], disable_dynamic: bool = False):

@@ -56,6 +56,15 @@ def prompt_pixels(images: Tensor, name: str) -> Tensor:
     return images[..., :3].movedim(-1, 1)
 
 
+def prompt_mask(mask: Tensor, name: str) -> Tensor:
+    """A MASK as ``[B, H, W]``, checked. `ValueError` begins with the input's `name`."""
+    mask = mask[None] if mask.ndim == 2 else mask
+    if mask.ndim != 3 or mask.numel() == 0:
+        raise ValueError(f"{name}: this is of shape {list(mask.shape)}; connect a mask, [B, H, W].")
+    _check_finite(mask, name)
+    return mask
+
+
 def prompt_clip(video) -> Tensor:
     """A VIDEO, or an IMAGE batch that is its frames, as ``[1, 3, T, H, W]``, checked."""
     frames = video if torch.is_tensor(video) else video.get_components().images

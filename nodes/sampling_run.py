@@ -11,6 +11,8 @@ from torch import Tensor
 from ..codi_backend.config import CoDiConfig, ImageAutoencoderConfig, UNetConfig
 from ..codi_backend.diffuser.temporal import MAX_FRAMES
 from ..codi_backend.modality import modality
+from .context_tokens import FOR_TEXT, Shares
+from .context_tokens import KEY as CONTEXTS
 from .listening import KEY
 from .streams import names_of, require_content, require_finite
 
@@ -39,7 +41,11 @@ def around_sampling(
     model.latent_shapes = shapes  # for the estimate of memory, which comes before ComfyUI sets them
     if held := _held(names, shapes, denoise_mask, guider.model_options):
         options = guider.model_options["transformer_options"]
-        options[KEY] = options.get(KEY, {}) | {"predict": [name for name in names if name not in held]}
+        clean = dict(zip(names, comfy.utils.unpack_latents(model.process_latent_in(latent_image), shapes)))
+        options[KEY] = options.get(KEY, {}) | {
+            "predict": [name for name in names if name not in held],
+            "held": {name: clean[name] for name in held},
+        }
     if callback is not None:
         callback = model.previews.around_callback(callback, names, shapes, guider.model_patcher)
     output = executor(
@@ -105,6 +111,7 @@ def check_prompts(prompt_type: str, conds: list[dict], names: list[str], batch: 
                 f"{prompt_type}: the model {config.name!r} takes prompts of width {width} but got {found}; "
                 "encode the prompt with the encoders that were loaded with this model."
             )
+        _check_contexts(prompt_type, cond, names, config)
         if len(embedding) not in (1, batch):
             raise ValueError(
                 f"{prompt_type}: {len(embedding)} prompts do not go with {batch} results; give one prompt, "
@@ -122,6 +129,38 @@ def check_prompts(prompt_type: str, conds: list[dict], names: list[str], batch: 
                 f"{prompt_type}: a prompt for an area or under a mask works for an image or a video alone, not for "
                 f"{', '.join(names)}; remove Conditioning (Set Area) or Conditioning (Set Mask)."
             )
+
+
+def _check_contexts(prompt_type: str, cond: dict, names: list[str], config: CoDiConfig) -> None:
+    shares: Shares | None = cond.get(CONTEXTS)
+    kinds = config.diffuser.contexts
+    if not kinds:
+        if shares is not None:
+            raise ValueError(
+                f"{prompt_type}: this is a context, and the model {config.name!r} takes prompts; connect a CoDi Prompt "
+                "node, or load a Versatile Diffusion."
+            )
+        return
+    if shares is None:
+        raise ValueError(
+            f"{prompt_type}: this is a prompt, and the model {config.name!r} takes contexts; connect a CoDi Context "
+            "node."
+        )
+    if strange := [share.kind for share in shares.contexts if share.kind not in kinds]:
+        raise ValueError(
+            f"{prompt_type}: the model {config.name!r} has no layers for {strange[0]} contexts; give it "
+            f"{' or '.join(kinds)}, or load all its files."
+        )
+    try:
+        shares.split(cond["cross_attn"])
+    except ValueError as error:
+        raise ValueError(f"{prompt_type}: {error}") from error
+    other = cond.get(FOR_TEXT)
+    if names == ["text"] and other is not None and other.shape[1:] != cond["cross_attn"].shape[1:]:
+        raise ValueError(
+            f"{prompt_type}: another node has changed the number of tokens, which is not done to those for texts; set "
+            "unconditional in CoDi Context (Image) to zeros, black or grey."
+        )
 
 
 def _held(names: list[str], shapes: Sequence[Sequence[int]], mask: Tensor | None, options: dict) -> list[str]:

@@ -7,6 +7,7 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
+from .numbered import growing
 from .prompts import prompt_clip, prompt_pixels, prompt_sound
 from .types import CATEGORY, PromptEncodersType
 
@@ -26,15 +27,11 @@ class CoDiSimilarity(io.ComfyNode):
             is_input_list=True,
             inputs=[
                 PromptEncodersType.Input("prompt_encoders", tooltip="The prompt encoders from CoDi Load Model."),
-                io.Autogrow.Input(
+                growing(
                     "prompts",
-                    template=io.Autogrow.TemplateNames(
-                        io.Conditioning.Input("prompt", tooltip="A prompt to compare with the rest."),
-                        names=[f"prompt_{number}" for number in range(1, MAX_PROMPTS + 1)],
-                        min=0,
-                    ),
-                    optional=True,
-                    tooltip="Any number of prompts, from the nodes CoDi Prompt and CoDi Interpolate Prompts.",
+                    io.Conditioning.Input("prompt", tooltip="A prompt to compare with the rest."),
+                    MAX_PROMPTS,
+                    "Any number of prompts, from the nodes CoDi Prompt and CoDi Interpolate Prompts.",
                 ),
                 io.Image.Input("image", optional=True, tooltip="Images, such as those from CoDi Decode Image."),
                 io.MultiType.Input(

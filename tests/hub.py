@@ -27,7 +27,8 @@ class Hub:
         Path and Range header of what it was asked for.
     """
 
-    def __init__(self, files):
+    def __init__(self, files, repository=REPOSITORY):
+        self.repository = repository
         self.files, self.sizes, self.cuts, self.ranges, self.asked = files, {}, [], True, []
         hub = self
 
@@ -57,8 +58,8 @@ class Hub:
         path, span = unquote(urlsplit(request.path).path), request.headers["Range"]
         assert "Authorization" not in request.headers
         self.asked.append((path, span))
-        home = f"/{REPOSITORY}/resolve/{COMMIT}/"
-        if path == f"/api/models/{REPOSITORY}":
+        home = f"/{self.repository}/resolve/{COMMIT}/"
+        if path == f"/api/models/{self.repository}":
             self._send(request, 200, json.dumps(self._info()).encode())
         elif path.startswith(home) and path.removeprefix(home) in self.files:
             # Like the hub, which sends on to its store.
@@ -78,7 +79,7 @@ class Hub:
             }
             for path, content in self.files.items()
         ]
-        return {"id": REPOSITORY, "sha": COMMIT, "tags": [], "siblings": siblings}
+        return {"id": self.repository, "sha": COMMIT, "tags": [], "siblings": siblings}
 
     def _content(self, request, name, span):
         content = self.files[name]

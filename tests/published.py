@@ -29,6 +29,29 @@ def filled(autoencoder, prefix):
     return autoencoder.eval()
 
 
+def write_vocabularies(folder, words, tokens):
+    """Vocabularies of the published sizes, of which some words of BERT and tokens of GPT-2 are given by id."""
+    bert = [f"[unused{i}]" for i in range(28996)]
+    bert[0], bert[100], bert[101], bert[102] = "[PAD]", "[UNK]", "[CLS]", "[SEP]"
+    for i, word in words.items():
+        bert[i] = word
+    (folder / "vocab.txt").write_text("\n".join(bert) + "\n", encoding="utf-8")
+    ids = {tokens.get(i, f"Ġw{i}"): i for i in range(50257)}
+    (folder / "vocab.json").write_text(json.dumps(ids), encoding="utf-8")
+    return folder
+
+
+@torch.inference_mode()
+def released_loop(optimus, latent, how, generator):
+    """Token ids of one text as the original draws them: no cache, texts one after the other, all with one generator."""
+    end = optimus.config.decoder.vocab_size - 1
+    ids = [end - 1]
+    while len(ids) < 30 and ids[-1] != end:
+        ids.append(how.pick(optimus.logits(latent, torch.tensor([ids]))[0, -1], generator))
+    ids[-1] = end
+    return ids
+
+
 def operations(*kinds):
     """Layer classes like `torch.nn`'s, but without weights, as ComfyUI's may be before a checkpoint is read."""
 

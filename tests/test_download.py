@@ -1,5 +1,6 @@
 """`codi download`, from a hub on this machine."""
 
+import dataclasses
 import re
 import shutil
 import socket
@@ -19,6 +20,7 @@ constants = pytest.importorskip("huggingface_hub.constants")
 NAMES = sorted(set(published.FILES.values()))
 ENCODERS, AUDIO = "CoDi_encoders.pth", "CoDi_audio_diffuser_m.pth"
 CONTENT = bytes(range(256)) * 400
+CODI = module.HOMES["codi"]
 
 
 @pytest.fixture
@@ -34,7 +36,7 @@ def hub(monkeypatch, tmp_path):
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
         monkeypatch.setattr(constants, "AGENT_HARNESSES_PATH", str(tmp_path / "agents.json"), raising=False)
         monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 500)
-        monkeypatch.setattr(module, "SIZES", {edition: {} for edition in module.EDITIONS})
+        monkeypatch.setitem(module.HOMES, "codi", dataclasses.replace(CODI, sizes={}))
         yield hub
 
 
@@ -135,7 +137,8 @@ def test_another_file_of_that_name_stays(hub, out):
 
 def test_a_size_that_is_not_the_known_one_is_told(hub, out, monkeypatch):
     size = len(hub.files[AUDIO])
-    monkeypatch.setitem(module.SIZES, "current", {AUDIO: {1, size}, ENCODERS: {1}})
+    sizes = {"current": {AUDIO: {1, size}, ENCODERS: {1}}}
+    monkeypatch.setitem(module.HOMES, "codi", dataclasses.replace(CODI, sizes=sizes))
     lines = []
     download(out, only=[AUDIO, ENCODERS], report=lines.append)
     assert "2023" not in lines[0] and "not the size that it had in 2023" in lines[1]
@@ -196,7 +199,7 @@ def test_offline_mode(hub, monkeypatch):
 
 
 def test_no_such_repository(hub, monkeypatch):
-    monkeypatch.setattr(module, "REPOSITORY", "ZinengTang/Gone")
+    monkeypatch.setitem(module.HOMES, "codi", dataclasses.replace(CODI, repository="ZinengTang/Gone"))
     with pytest.raises(OSError, match="files of ZinengTang/Gone could not be looked up .*404"):
         find("current")
 
@@ -208,5 +211,22 @@ def test_without_huggingface_hub(out, monkeypatch):
 
 
 def test_known_sizes_are_those_of_files_that_parts_name():
-    assert module.SIZES.keys() == set(module.EDITIONS)
-    assert {name for sizes in module.SIZES.values() for name in sizes} <= set(NAMES)
+    assert CODI.repository == REPOSITORY and CODI.sizes.keys() == set(module.EDITIONS)
+    assert {name for sizes in CODI.sizes.values() for name in sizes} <= set(NAMES)
+
+
+@pytest.mark.parametrize(("edition", "mark"), [("current", ""), ("fp16", "-fp16"), ("first", "-deprecated")])
+def test_versatile_diffusion(hub, out, edition, mark):
+    """Its editions differ by the name of one file and share the others."""
+    every = [f"vd-four-flow-v1-0{mark}.pth" for mark in ("", "-fp16", "-deprecated")] + ["kl-f8.pth", "optimus-vae.pth"]
+    hub.repository = module.HOMES["versatile"].repository
+    hub.files = {f"pretrained_pth/{name}": CONTENT + name.encode() for name in every}
+    assert main(["download", "--model", "versatile", "--edition", edition, "--out", str(out), "--yes"]) == 0
+    fetched = {path.name: path.read_bytes() for path in out.iterdir()}
+    names = [f"vd-four-flow-v1-0{mark}.pth", "kl-f8.pth", "optimus-vae.pth"]
+    assert fetched == {name: CONTENT + name.encode() for name in names}
+
+
+def test_no_such_model(hub, out):
+    with pytest.raises(ValueError, match="There is no model 'dalle'; choose from codi, versatile"):
+        download(out, model="dalle")

@@ -212,7 +212,7 @@ def test_only_what_is_needed_is_loaded(generate, monkeypatch, tmp_path):
     monkeypatch.setattr(CoDi, "load", classmethod(watch))
     assert generate("--audio", "a.wav", "--outputs", "video") == 0
     assert loaded == [{"prompt_encoders.audio", "diffuser.image", "autoencoders.image"}]
-    assert needed_parts(ALL, ALL) == set(build_whole().parts()) and CONFIG.name == "whole"
+    assert needed_parts(ALL, ALL, CONFIG) == set(build_whole().parts()) and CONFIG.name == "whole"
 
 
 @pytest.mark.parametrize(

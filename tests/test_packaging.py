@@ -46,8 +46,9 @@ def test_distribution_has_what_the_pack_needs_and_nothing_else(distributed):
         "workflows",
     }
     weights = PROJECT["tool"]["setuptools"]["package-data"]["codi_backend"]
-    assert weights == ["mini_weights/*.safetensors"]
-    assert any(name.startswith("codi_backend/mini_weights/") for name in distributed)
+    assert weights == ["mini_weights/*.safetensors", "vd_mini_weights/*.safetensors"]
+    for folder in ("mini_weights", "vd_mini_weights"):
+        assert any(name.startswith(f"codi_backend/{folder}/") for name in distributed)
 
 
 def test_registry_entry():

@@ -96,7 +96,8 @@ class TextAutoencoder(nn.Module):
         """
         vocabulary = self.vocabulary
         how = TokenSampling(temperature, top_k, top_p, self.config.greedy if greedy is None else greedy)
-        return [drop_repeats(vocabulary.text(ids)) for ids in self.sample(latents, how, seed, max_tokens, progress)]
+        texts = map(vocabulary.text, self.sample(latents, how, seed, max_tokens, progress))
+        return [drop_repeats(text, self.config.drop_words) for text in texts]
 
     @torch.no_grad()
     def sample(

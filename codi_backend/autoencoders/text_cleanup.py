@@ -27,13 +27,14 @@ def close_up(text: str) -> str:
     return text
 
 
-def drop_repeats(text: str) -> str:
-    """Remove words, then phrases, that repeat what is just before them.
+def drop_repeats(text: str, words_first: bool = True) -> str:
+    """Remove words, then phrases, that repeat what is just before them; without `words_first` only phrases.
 
     Phrases of one word go first, then those of two, and so on; punctuation at the ends of words counts as words.
     """
     words = text.split()
-    words = [word for i, word in enumerate(words) if i == 0 or word != words[i - 1]]
+    if words_first:
+        words = [word for i, word in enumerate(words) if i == 0 or word != words[i - 1]]
     tokens = [token for word in words for token in _split_punctuation(word)]
     length = 1
     while 2 * length <= len(tokens):

@@ -27,7 +27,7 @@ class Vocabulary:
     """
 
     def __init__(self, folder: str | os.PathLike, config: TextAutoencoderConfig):
-        self.positions = config.encoder.positions
+        self.positions, self.word_pieces = config.encoder.positions, config.word_pieces
         self.special = dict(enumerate(SPECIAL, config.decoder.vocab_size - len(SPECIAL)))
         words = _read(folder, BERT_FILE, "BERT (bert-base-cased)").rstrip("\n").split("\n")
         _check(BERT_FILE, len(words), config.encoder.vocab_size)
@@ -37,8 +37,14 @@ class Vocabulary:
         self._tokens = {i: token for token, i in ids.items()}
 
     def tokenize(self, texts: Sequence[str]) -> Tensor:
-        """Texts -> ids for BERT ``[B, L]``, padded with 0 and cut to its positions; lower-cased as released."""
+        """Texts -> ids for BERT ``[B, L]``, padded with 0 and cut; lower-cased as released.
+
+        Cut to BERT's positions, as CoDi does, a text loses its end; cut to `word_pieces`, as Versatile Diffusion does,
+        it keeps it.
+        """
         rows = [encoding.ids for encoding in self._encoder.encode_batch([text.lower() for text in texts])]
+        if self.word_pieces is not None:
+            rows = [[row[0], *row[1:-1][: self.word_pieces], row[-1]] for row in rows]
         longest = max(len(row) for row in rows)
         return torch.tensor([row + [0] * (longest - len(row)) for row in rows])[:, : self.positions]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,10 +11,12 @@ from torch import Tensor, nn
 from ..config import DiffuserConfig
 from ..diffusion import eps_from_v
 from ..modality import MODALITIES, modality
-from .factory import AttentionFunction
+from .factory import AttentionFunction, Factory
+from .factory import attention as default_attention
 from .layers import Sources
+from .slots import Contexts, ContextSet, Lent, lend
 from .temporal import MAX_FRAMES
-from .unet import UNet
+from .unet import TimeEmbedding, UNet
 
 ALIGNMENTS = ("paper", "released", "none")
 
@@ -50,6 +52,7 @@ class Diffuser(nn.Module):
             {
                 name: UNet(
                     network,
+                    shared=bool(config.contexts),
                     middle_as_first_skip=config.middle_as_first_skip,
                     operations=operations,
                     dtype=dtype,
@@ -59,13 +62,41 @@ class Diffuser(nn.Module):
                 for name, network in config.networks.items()
             }
         )
+        self.context_sets = nn.ModuleDict()
+        self.time_embed: TimeEmbedding | None = None
+        if config.contexts and config.networks:
+            self._share(Factory(operations, dtype, device, attention or default_attention))
+
+    def _share(self, make: Factory) -> None:
+        """Make what the networks share: a set of transformers for each kind of context, and the time embedding."""
+        first, *others = self.networks.values()
+
+        def form(network: UNet) -> tuple:
+            config = network.config
+            return network.slots, config.model_channels, config.context_dim, config.num_heads
+
+        if any(form(network) != form(first) for network in others):
+            raise ValueError(
+                "The networks cannot share transformers: give them equal model_channels, channel_mult, num_res_blocks, "
+                "attention, num_heads and context_dim."
+            )
+        _, width, context_dim, heads = form(first)
+        for kind in self.config.contexts:
+            self.context_sets[kind] = ContextSet(first.slots, context_dim, heads, make)
+        self.time_embed = TimeEmbedding(width, make)
+
+    @property
+    def slots(self) -> int:
+        """How many transformers a set has; 0 where the networks have their own."""
+        return len(next(iter(self.networks.values())).slots)
 
     def forward(
         self,
         latents: Mapping[str, Tensor],
         timesteps: Tensor,
-        context: Tensor,
+        context: Tensor | Contexts,
         *,
+        drawn: Sequence[int] | None = None,
         alignment: str = "paper",
         strength: Strength = 1.0,
         environment: Mapping[str, Tensor] | None = None,
@@ -79,8 +110,12 @@ class Diffuser(nn.Module):
             Noisy latents by modality, shaped as `codi_backend.modality` says, with a common batch size B.
         timesteps : Tensor
             ``[B]``, integer or fractional, in 0..999.
-        context : Tensor
-            Prompt tokens, ``[B, L, context_dim]``.
+        context : Tensor, or sequence of (str, Tensor, float)
+            Prompt tokens, ``[B, L, context_dim]``. Where the networks share transformers (`DiffuserConfig.contexts`):
+            kind, tokens and ratio of each context. Each context's transformers work on the same features, and what they
+            give is averaged by the ratios, whatever these sum to (SPEC_VD section 3, mixing "attention").
+        drawn : sequence of int, optional
+            For mixing "layer": for every slot, the number of the one context that fills it. See `draw_contexts`.
         alignment : {"paper", "released", "none"}
             What a stream's connectors attend to: the environment embeddings of the *other* streams; its own, as the
             released code does (SPEC quirk Q-SELF-ENV); or nothing (connectors off). One stream alone has them off, and
@@ -90,7 +125,8 @@ class Diffuser(nn.Module):
             strength of a listener gates its connectors (0: off, bit for bit as with "none"; 1: full effect), and the
             speakers' contributions are weighted by their strengths relative to it.
         environment : dict of str to Tensor, optional
-            What `environment` returned for the same latents and timesteps, to save computing it again.
+            Tokens of streams that speak otherwise than from their noisy latents, from `environment` or
+            `clean_environment`; of the other streams they are computed here.
         predict : collection of str, optional
             The streams whose noise is wanted; the others are heard only. All by default.
 
@@ -106,6 +142,7 @@ class Diffuser(nn.Module):
         """
         self._check(latents, timesteps, context)
         weights = self._weights(list(latents), alignment, strength)
+        lent = self._lend(context, drawn)
         emb = self._embed_time(latents, timesteps)
         wanted = [name for name in latents if predict is None or name in predict]
         speakers = {speaker for name in wanted for speaker, w in weights[name].items() if w > 0}
@@ -116,7 +153,7 @@ class Diffuser(nn.Module):
         for name in wanted:
             x = latents[name]
             heard, gate = self._hear(weights[name], environment)
-            out[name] = self._network(name)(x, emb[modality(name).network], context, heard, gate)
+            out[name] = self._network(name)(x, emb[modality(name).network], lent, heard, gate)
         if self.config.prediction == "v":
             out = {name: eps_from_v(v, latents[name], timesteps) for name, v in out.items()}
         return out
@@ -132,13 +169,35 @@ class Diffuser(nn.Module):
         emb = self._embed_time(latents, timesteps)
         return {name: self._network(name).environment(x, emb[modality(name).network]) for name, x in latents.items()}
 
+    def clean_environment(self, latents: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Environment tokens of streams without noise, for streams that are held while the others are denoised.
+
+        Streams whose network has no environment encoder are left out: in their company nobody hears anyone.
+        """
+        aligned = {name: z for name, z in latents.items() if self._network(name).config.aligned}
+        if not aligned:
+            return {}
+        like = next(iter(aligned.values()))
+        return self.environment(aligned, torch.zeros(len(like), device=like.device))
+
     def _network(self, stream: str) -> UNet:
         return self.networks[modality(stream).network]
 
     def _embed_time(self, latents: Mapping[str, Tensor], timesteps: Tensor) -> dict[str, Tensor]:
         """Time embedding by network: streams that share a network share it."""
         dtype = {modality(name).network: x.dtype for name, x in latents.items()}
-        return {network: self.networks[network].embed_time(timesteps, dtype[network]) for network in dtype}
+        return {name: (self.time_embed or self.networks[name].time_embed)(timesteps, dtype[name]) for name in dtype}
+
+    def _lend(self, context: Tensor | Contexts, drawn: Sequence[int] | None) -> Tensor | Lent:
+        """What the networks attend to: the context itself, or what fills their slots."""
+        if torch.is_tensor(context):
+            return context
+        if drawn is not None and (len(drawn) != self.slots or not all(0 <= number < len(context) for number in drawn)):
+            raise ValueError(
+                f"The draw {list(drawn)} does not fit: name one of the {len(context)} contexts, from 0 on, for each of "
+                f"{self.slots} slots."
+            )
+        return lend(self.context_sets, context, self.slots, drawn)
 
     def _weights(self, streams: list[str], alignment: str, strength: Strength) -> dict[str, dict[str, float]]:
         """For each listener, how much it hears of whom."""
@@ -169,23 +228,42 @@ class Diffuser(nn.Module):
         share = gate * (len(weights) if self.config.listen == "mean" else 1)
         return [(environment[name], w / share) for name, w in weights.items() if w > 0], gate
 
-    def _check(self, latents: Mapping[str, Tensor], timesteps: Tensor, context: Tensor | None = None) -> None:
+    def _check(
+        self, latents: Mapping[str, Tensor], timesteps: Tensor, context: Tensor | Contexts | None = None
+    ) -> None:
         if not latents:
             raise ValueError("There is nothing to denoise: give at least one latent.")
         for name, x in latents.items():
             self._check_stream(name, x)
         batch = {name: x.shape[0] for name, x in latents.items()} | {"timesteps": timesteps.shape[0]}
         if context is not None:
-            batch["context"] = context.shape[0]
             widths = {self._network(name).config.context_dim for name in latents}
-            if context.ndim != 3 or {context.shape[-1]} != widths:
-                raise ValueError(
-                    f"The context is {list(context.shape)}; give tokens [batch, count, {max(widths)}] from this "
-                    "model's prompt encoders."
-                )
+            for name, tokens in self._tokens(context).items():
+                if tokens.ndim != 3 or tokens.shape[1] == 0 or {tokens.shape[-1]} != widths:
+                    raise ValueError(
+                        f"The {name} is {list(tokens.shape)}; give tokens [batch, count, {max(widths)}] from this "
+                        "model's prompt encoders."
+                    )
+                batch[name] = tokens.shape[0]
         if len(set(batch.values())) > 1:
             sizes = ", ".join(f"{name} {size}" for name, size in batch.items())
             raise ValueError(f"Batch sizes differ ({sizes}); give everything the same batch size.")
+
+    def _tokens(self, context: Tensor | Contexts) -> dict[str, Tensor]:
+        """The tokens of a context by what to call them in messages; checks that there are layers for each."""
+        sets = ", ".join(self.context_sets)
+        if torch.is_tensor(context):
+            if sets:
+                raise ValueError(f"This model has layers for each kind of context ({sets}): say of which kind it is.")
+            return {"context": context}
+        if not sets:
+            raise ValueError("This model has no layers for kinds of context: give prompt tokens alone.")
+        if strange := [kind for kind, *_ in context if kind not in self.context_sets]:
+            raise ValueError(f"This model has no layers for {strange[0]} contexts; choose from {sets}.")
+        ratios = [ratio for *_, ratio in context]
+        if not all(0 <= ratio < float("inf") for ratio in ratios) or sum(ratios) == 0:
+            raise ValueError(f"The ratios {ratios} cannot be used: they must not be negative, and not all be zero.")
+        return {f"{kind} context (number {i})": tokens for i, (kind, tokens, _) in enumerate(context)}
 
     def _check_stream(self, name: str, x: Tensor) -> None:
         row = modality(name)

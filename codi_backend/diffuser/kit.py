@@ -7,8 +7,9 @@ from torch import Tensor, nn
 from ..config import UNetConfig
 from .factory import Factory
 from .layers import Downsample, ResBlock, Sources, Transformer, Upsample
+from .slots import Lent, Slot
 from .temporal import TemporalResBlock
-from .vector import VectorHead, VectorResBlock, VectorTransformer
+from .vector import VectorHead, VectorResBlock, VectorSlot, VectorTransformer
 
 
 class SpatialKit:
@@ -34,6 +35,9 @@ class SpatialKit:
 
     def transformer(self, channels: int, context_dim: int) -> Transformer:
         return Transformer(channels, context_dim, self.heads, self.make)
+
+    def slot(self, channels: int) -> Slot:
+        return Slot(channels)
 
     def head(self, channels: int, outputs: int) -> nn.Module:
         return nn.Sequential(self.make.group_norm(channels), nn.SiLU(), self.make.conv(channels, outputs))
@@ -62,6 +66,9 @@ class VectorKit:
     def transformer(self, channels: int, context_dim: int) -> Transformer:
         return VectorTransformer(self.positions, channels, context_dim, self.heads, self.make)
 
+    def slot(self, channels: int) -> Slot:
+        return VectorSlot(self.positions, channels)
+
     def head(self, channels: int, outputs: int) -> nn.Module:
         return VectorHead(self.positions, channels, outputs, self.make)
 
@@ -76,9 +83,9 @@ def kit_for(config: UNetConfig, make: Factory) -> Kit:
 class Stage(nn.ModuleList):
     """Layers in a row, each given what it needs."""
 
-    def forward(self, h: Tensor, emb: Tensor, sources: Sources = (), frames: int | None = None) -> Tensor:
+    def forward(self, h: Tensor, emb: Tensor, sources: Sources | Lent = (), frames: int | None = None) -> Tensor:
         for layer in self:
-            if isinstance(layer, Transformer):
+            if isinstance(layer, (Transformer, Slot)):
                 h = layer(h, sources)
             elif isinstance(layer, TemporalResBlock):
                 h = layer(h, emb, frames)

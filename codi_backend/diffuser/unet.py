@@ -15,6 +15,7 @@ from .factory import AttentionFunction, Factory
 from .factory import attention as default_attention
 from .kit import Kit, Stage, kit_for
 from .layers import Sources, Transformer
+from .slots import Lent, Slot
 
 
 def sinusoid(timesteps: Tensor, width: int) -> Tensor:
@@ -23,6 +24,17 @@ def sinusoid(timesteps: Tensor, width: int) -> Tensor:
     exponent = torch.arange(half, dtype=torch.float32, device=timesteps.device) / half
     angle = timesteps.float()[:, None] * torch.exp(-math.log(10000.0) * exponent)
     return torch.cat([angle.cos(), angle.sin()], 1)
+
+
+class TimeEmbedding(nn.Sequential):
+    """Embeds timesteps ``[B]`` as ``[B, 4 * width]``, with the SiLU that every residual block begins with."""
+
+    def __init__(self, width: int, make: Factory) -> None:
+        super().__init__(make.linear(width, 4 * width), nn.SiLU(), make.linear(4 * width, 4 * width))
+        self.width = width
+
+    def forward(self, timesteps: Tensor, dtype: torch.dtype) -> Tensor:
+        return F.silu(super().forward(sinusoid(timesteps, self.width).to(dtype)))
 
 
 def fold_frames(x: Tensor) -> tuple[Tensor, int | None]:
@@ -36,6 +48,8 @@ class UNet(nn.Module):
     Parameters
     ----------
     config : UNetConfig
+    shared : bool
+        Whether the diffuser lends the network the transformers of its slots, and embeds the timesteps for it.
     middle_as_first_skip : bool
         Released quirk Q-SKIP-ALIAS (SPEC section 2).
     operations, dtype, device, attention
@@ -46,6 +60,7 @@ class UNet(nn.Module):
         self,
         config: UNetConfig,
         *,
+        shared: bool = False,
         middle_as_first_skip: bool = False,
         operations: Any = nn,
         dtype: torch.dtype | None = None,
@@ -54,27 +69,33 @@ class UNet(nn.Module):
     ) -> None:
         super().__init__()
         self.config = config
+        self.shared = shared
         self.middle_as_first_skip = middle_as_first_skip
         make = Factory(operations, dtype, device, attention or default_attention)
         kit = kit_for(config, make)
-        emb_dim = 4 * config.model_channels
-        self.time_embed = nn.Sequential(
-            make.linear(config.model_channels, emb_dim), nn.SiLU(), make.linear(emb_dim, emb_dim)
-        )
+        self.time_embed = None if shared else TimeEmbedding(config.model_channels, make)
         self.environment_encoder = EnvironmentEncoder(config, kit) if config.aligned else None
         self.input_connectors = nn.ModuleDict()
         self.output_connectors = nn.ModuleDict()
         self.input_blocks, skips = self._encoder(kit)
         channels = skips[-1]
         self.middle_block = Stage(
-            [
-                kit.residual(channels, channels),
-                kit.transformer(channels, config.context_dim),
-                kit.residual(channels, channels),
-            ]
+            [kit.residual(channels, channels), self._prompted(kit, channels), kit.residual(channels, channels)]
         )
         self.output_blocks = self._decoder(kit, skips)
         self.out = kit.head(config.channel_mult[0] * config.model_channels, config.in_channels)
+        self.slots = tuple(module.channels for module in self._numbered_slots())
+
+    def _numbered_slots(self) -> list[Slot]:
+        """Number the slots in the order in which they are used."""
+        slots = [module for module in self.modules() if isinstance(module, Slot)]
+        for number, slot in enumerate(slots):
+            slot.number = number
+        return slots
+
+    def _prompted(self, kit: Kit, channels: int) -> Transformer | Slot:
+        """What attends to the prompt: a transformer of the network's own, or a place for one."""
+        return kit.slot(channels) if self.shared else kit.transformer(channels, self.config.context_dim)
 
     def _encoder(self, kit: Kit) -> tuple[nn.ModuleList, list[int]]:
         """Build the encoder; also return the channels of every block's output."""
@@ -87,7 +108,7 @@ class UNet(nn.Module):
                 inputs, channels = channels, mult * config.model_channels
                 stage = Stage([kit.residual(inputs, channels)])
                 if config.attention[level]:
-                    stage.append(kit.transformer(channels, config.context_dim))
+                    stage.append(self._prompted(kit, channels))
                 if config.connector[level]:
                     self.input_connectors[str(len(blocks))] = kit.transformer(channels, config.environment_dim)
                 blocks.append(stage)
@@ -107,7 +128,7 @@ class UNet(nn.Module):
                 inputs, channels = channels + skips.pop(), mult * config.model_channels
                 stage = Stage([kit.residual(inputs, channels)])
                 if config.attention[level]:
-                    stage.append(kit.transformer(channels, config.context_dim))
+                    stage.append(self._prompted(kit, channels))
                 if level > 0 and i == config.num_res_blocks[level]:
                     stage.append(kit.up(channels))
                 if config.connector[level]:
@@ -115,16 +136,12 @@ class UNet(nn.Module):
                 blocks.append(stage)
         return blocks
 
-    def embed_time(self, timesteps: Tensor, dtype: torch.dtype) -> Tensor:
-        """Time embedding ``[B] -> [B, 4 * model_channels]``, with the SiLU that every residual block begins with."""
-        return F.silu(self.time_embed(sinusoid(timesteps, self.config.model_channels).to(dtype)))
-
     def environment(self, x: Tensor, emb: Tensor) -> Tensor:
-        """Environment tokens of a noisy latent: ``x``, ``emb`` of `embed_time` -> ``[B, T, environment_dim]``."""
+        """Environment tokens of a noisy latent: ``x``, ``emb`` of `TimeEmbedding` -> ``[B, T, environment_dim]``."""
         h, frames = fold_frames(x)
         return self.environment_encoder(h, emb, frames)
 
-    def forward(self, x: Tensor, emb: Tensor, context: Tensor, heard: Sources = (), gate: float = 0.0) -> Tensor:
+    def forward(self, x: Tensor, emb: Tensor, context: Tensor | Lent, heard: Sources = (), gate: float = 0.0) -> Tensor:
         """Predict the noise.
 
         Parameters
@@ -132,9 +149,9 @@ class UNet(nn.Module):
         x : Tensor
             ``[B, C, H, W]``, a video ``[B, C, T, H, W]`` (needs `temporal`), or ``[B, D]`` with `text_positions`.
         emb : Tensor
-            ``[B, 4 * model_channels]``, see `embed_time`.
-        context : Tensor
-            Prompt tokens, ``[B, L, context_dim]``.
+            ``[B, 4 * model_channels]``, see `TimeEmbedding`.
+        context : Tensor or Lent
+            Prompt tokens, ``[B, L, context_dim]``; with `shared`, what fills the slots.
         heard : sequence of (Tensor, float)
             Environment tokens ``[B, T, environment_dim]`` for the connectors, and their weights.
         gate : float
@@ -146,7 +163,7 @@ class UNet(nn.Module):
             Shaped like `x`.
         """
         h, frames = fold_frames(x)
-        sources = ((context, 1.0),)
+        sources = context if self.shared else ((context, 1.0),)
         skips = []
         for i, block in enumerate(self.input_blocks):
             h = block(h, emb, sources, frames)

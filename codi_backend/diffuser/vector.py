@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from .factory import Factory
 from .layers import ResBlock, Sources, Transformer
+from .slots import Lent, Slot
 
 
 class VectorResBlock(ResBlock):
@@ -31,6 +32,17 @@ class VectorTransformer(Transformer):
 
     def forward(self, h: Tensor, sources: Sources, in_step: bool = False) -> Tensor:
         return super().forward(h.unflatten(1, (-1, self.positions, 1)), sources, in_step).flatten(1)
+
+
+class VectorSlot(Slot):
+    """A slot for transformers over the P positions of a flattened feature: ``[B, C * P] -> [B, C * P]``."""
+
+    def __init__(self, positions: int, channels: int) -> None:
+        super().__init__(channels)
+        self.positions = positions
+
+    def forward(self, h: Tensor, lent: Lent) -> Tensor:
+        return super().forward(h.unflatten(1, (-1, self.positions, 1)), lent).flatten(1)
 
 
 class VectorHead(nn.Sequential):

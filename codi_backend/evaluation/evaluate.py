@@ -6,22 +6,28 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from ..model import CoDi
+from . import runs as codi_runs
+from . import tables as codi_tables
+from . import versatile_runs, versatile_tables
 from .report import write_report
-from .runs import RUNS, Settings, choose, fingerprint, heading, lacking, perform, read_records
-from .tables import make_tables
+from .runs import Settings, choose, fingerprint, heading, lacking, perform, read_records
 
 
 def evaluate(
     codi: CoDi,
     out: Path,
     samples: int = 200,
+    clips: int | None = None,
     seed: int = 0,
     steps: int = 20,
     guidance: float | None = None,
     runs: Iterable[str] | None = None,
     say: Callable[[str], None] = print,
 ) -> str:
-    """Measure fidelity, bridging, interpolation, coupling, synchrony and held streams on Shapes & Chimes.
+    """Measure a model on Shapes & Chimes.
+
+    That is fidelity, bridging, interpolation, coupling, synchrony and held streams; of Versatile Diffusion the four
+    flows, dual guidance, focus, fidelity to a start and editing.
 
     Judged results go to ``out/runs`` while they are made, and are used again when model and settings are the same. So
     an evaluation can be interrupted, and extended to more samples, and several processes can share one by doing
@@ -33,10 +39,13 @@ def evaluate(
         Folder for ``evaluation.json``, ``evaluation.md``, plots and ``runs``.
     samples : int
         Results behind each figure. (For tempo fewer: scenes of one object have none.)
+    clips : int, optional
+        The same where it takes videos, which cost 20 times as much as pictures: as many as `samples` by default.
     guidance : float, optional
         The model's own by default.
     runs : iterable of str, optional
-        Names of the runs to do, from `RUNS`; all by default. The tables are made from all that are in `out`.
+        Names of the runs to do, from `RUNS` of `runs` or `versatile_runs`; all by default. The tables are made from all
+        that are in `out`.
     say : callable
         Is told how far it is.
 
@@ -50,28 +59,35 @@ def evaluate(
     ValueError
         For fewer than one sample, an unknown run, or a model that can do none of the runs.
     """
-    if samples < 1:
-        raise ValueError(f"An evaluation of {samples} samples measures nothing: choose 1 or more.")
-    chosen = choose(runs)
-    settings = Settings(seed, steps, codi.config.guidance if guidance is None else guidance)
-    missing = {run.name: reason for run in RUNS.values() if (reason := lacking(codi, run))}
+    if (fewest := min(samples, samples if clips is None else clips)) < 1:
+        raise ValueError(f"An evaluation of {fewest} samples measures nothing: choose 1 or more.")
+    if codi.config.diffuser.contexts:
+        every, make_tables = versatile_runs.RUNS, versatile_tables.make_tables
+    else:
+        every, make_tables = codi_runs.RUNS, codi_tables.make_tables
+    chosen = choose(every, runs)
+    settings = Settings(seed, steps, codi.config.guidance if guidance is None else guidance, clips)
+    missing = {run.name: reason for run in every.values() if (reason := lacking(codi, run))}
     todo = [run for run in chosen if run.name not in missing]
     if not todo:
         raise ValueError(f"This model cannot be evaluated so: {missing[chosen[0].name]} (run {chosen[0].name}).")
     weights = {alignment: fingerprint(codi, alignment) for alignment in ("paper", "none")}
     for run in todo:
         head = heading(codi, weights[run.alignment], run, settings)
-        perform(codi, run, head, _file(out, run.name), run.rounds * samples, say)
+        perform(codi, run, head, _file(out, run.name), run.prompts(samples, clips), say)
 
     records = {}
-    for run in RUNS.values():
+    for run in every.values():
         if run.name not in missing:
             done = read_records(_file(out, run.name), heading(codi, weights[run.alignment], run, settings))
-            if len(done) >= run.rounds * samples:
-                records[run.name] = done[: run.rounds * samples]
+            wanted = run.prompts(samples, clips)
+            if len(done) >= wanted:
+                records[run.name] = done[:wanted]
             else:
-                missing[run.name] = f"{len(done)} of {run.rounds * samples} prompts done"
+                missing[run.name] = f"{len(done)} of {wanted} prompts done"
     shared = {"model": codi.config.name, "weights": weights["paper"], "samples": samples, **vars(settings)}
+    if clips is None:
+        del shared["clips"]
     return write_report(out, shared, make_tables(records), missing)
 
 

@@ -66,10 +66,10 @@ def share(row: str, column: str, right: Sequence[bool], **target: Any) -> list[F
     return [Figure(row, column, p, max(0.0, middle - half), min(1.0, middle + half), n, **target)]
 
 
-def mean(row: str, column: str, seconds: Sequence[float], **target: Any) -> list[Figure]:
-    """The mean of errors in seconds with its normal interval; no figure for fewer than two."""
-    if len(seconds) < 2:
+def mean(row: str, column: str, values: Sequence[float], unit: str = "seconds", **target: Any) -> list[Figure]:
+    """The mean of errors in seconds, or of shares, with its normal interval; no figure for fewer than two."""
+    if len(values) < 2:
         return []
-    value = statistics.fmean(seconds)
-    half = _Z * statistics.stdev(seconds) / math.sqrt(len(seconds))
-    return [Figure(row, column, value, max(0.0, value - half), value + half, len(seconds), "seconds", **target)]
+    value = statistics.fmean(values)
+    half = _Z * statistics.stdev(values) / math.sqrt(len(values))
+    return [Figure(row, column, value, max(0.0, value - half), value + half, len(values), unit, **target)]

@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,8 +29,18 @@ from ..model import CoDi
 _WORDING_SEED = 1000
 
 
+class Guide:
+    """What guides a run. A kind of guide says of which modalities its contents are, and encodes those of scenes."""
+
+    modalities: set[str]
+
+    def notes(self, scene: Scene, index: int) -> dict[str, Any]:
+        """What a record says of the guidance by scene number `index`, beside the scene."""
+        return {}
+
+
 @dataclass(frozen=True)
-class Whole:
+class Whole(Guide):
     """The scene in one modality; a text names what can be seen or heard, in one of the world's wordings."""
 
     modality: str
@@ -42,11 +53,11 @@ class Whole:
         """`first` is the number of the first scene, from which wordings follow."""
         if self.modality != "text":
             return _encode(codi, self.modality, scenes)
-        return codi.prompt("text", [caption(s, shown(s, "video"), _wording(i)) for i, s in enumerate(scenes, first)])
+        return codi.prompt("text", [caption(s, shown(s, "video"), wording(i)) for i, s in enumerate(scenes, first)])
 
 
 @dataclass(frozen=True)
-class Partial:
+class Partial(Guide):
     """A text from which every attribute is missing as often as not; of 16 scenes, each misses another subset."""
 
     modalities = {"text"}
@@ -60,12 +71,16 @@ class Partial:
         texts = []
         for i, scene in enumerate(scenes, first):
             said = tuple(a for a in ATTRIBUTES if a not in self.left_out(i))
-            texts.append(caption(scene, said, _wording(i)))
+            texts.append(caption(scene, said, wording(i)))
         return codi.prompt("text", texts)
+
+    def notes(self, scene: Scene, index: int) -> dict[str, Any]:
+        """What the text leaves out."""
+        return {"left_out": list(self.left_out(index))}
 
 
 @dataclass(frozen=True)
-class Mixed:
+class Mixed(Guide):
     """The colour from one modality and the shape from another, half and half.
 
     A text leaves an attribute open by not naming it. A picture, a clip or a sound cannot: it always has a colour and a
@@ -109,7 +124,7 @@ class Mixed:
 
 
 @dataclass(frozen=True)
-class Nothing:
+class Nothing(Guide):
     """The empty text."""
 
     modalities = {"text"}
@@ -137,5 +152,6 @@ def _encode(codi: CoDi, modality: str, scenes: Sequence[Scene]) -> Prompt:
     return codi.prompt(modality, render(modality, scenes), SAMPLE_RATE if modality == "audio" else None)
 
 
-def _wording(index: int) -> np.random.Generator:
+def wording(index: int) -> np.random.Generator:
+    """Chooses the wording of the text about scene number `index`."""
     return np.random.default_rng((_WORDING_SEED, index))

@@ -37,7 +37,7 @@ def write_report(out: Path, heading: Mapping[str, Any], tables: Sequence[Table],
     (out / "evaluation.json").write_text(json.dumps(whole, indent=1, ensure_ascii=False) + "\n")
     for table in tables:
         if table.figures:
-            _plot(table, out / f"evaluation_{table.key}.png")
+            (_curves if table.axis else _plot)(table, out / f"evaluation_{table.key}.png")
     text = _markdown(heading, tables, missing)
     (out / "evaluation.md").write_text(text)
     return text
@@ -62,8 +62,9 @@ def _markdown(heading: Mapping[str, Any], tables: Sequence[Table], missing: Mapp
 
 def _rows(table: Table) -> list[str]:
     rows, columns = _axes(table)
+    corner = table.axis or ""
     cells = {(f.row, f.column): f for f in table.figures}
-    lines = ["| | " + " | ".join(columns) + " |", "|---|" + "---|" * len(columns)]
+    lines = [f"| {corner} | " + " | ".join(columns) + " |", "|---|" + "---|" * len(columns)]
     for row in rows:
         shown = [_cell(cells[row, column]) if (row, column) in cells else "" for column in columns]
         lines.append(f"| {row} | " + " | ".join(shown) + " |")
@@ -115,4 +116,24 @@ def _plot(table: Table, path: Path) -> None:
     panels[0].set_yticks(range(len(rows)), rows)
     panels[0].invert_yaxis()
     canvas.suptitle(f"{table.title} (bar: figure, line: 95% interval, tick: target)", fontsize=10)
+    canvas.savefig(path, dpi=110)
+
+
+def _curves(table: Table, path: Path) -> None:
+    """All columns over the rows' numbers, with their intervals, and their targets as ticks."""
+    from matplotlib.figure import Figure as Canvas
+
+    canvas = Canvas(figsize=(7, 4), layout="constrained")
+    panel = canvas.subplots()
+    for column in _axes(table)[1]:
+        figures = [f for f in table.figures if f.column == column]
+        xs = [float(f.row) for f in figures]
+        (line,) = panel.plot(xs, [f.value for f in figures], marker="o", label=column)
+        panel.fill_between(xs, [f.low for f in figures], [f.high for f in figures], color=line.get_color(), alpha=0.15)
+        aims = [(x, f.target) for x, f in zip(xs, figures) if f.target is not None]
+        panel.scatter(*zip(*aims) if aims else ((), ()), marker="_", s=400, color=line.get_color())
+    panel.set(xlabel=table.axis, ylim=(0, 1.02))
+    panel.grid(alpha=0.3)
+    panel.legend(fontsize=8)
+    canvas.suptitle(f"{table.title} (bands: 95% intervals, dashes: targets)", fontsize=10)
     canvas.savefig(path, dpi=110)

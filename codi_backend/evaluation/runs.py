@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,8 @@ import torch
 from ..data.world import SAMPLE_RATE, Scene, sample_scene
 from ..model import CoDi
 from .judges import judge_image, judge_sound, judge_text, judge_video
-from .prompts import Mixed, Nothing, Partial, Whole, prompt_modalities, render
+from .overlap import overlap
+from .prompts import Guide, Mixed, Nothing, Partial, Whole, prompt_modalities, render
 
 ALL = ("text", "image", "video", "audio")
 
@@ -45,15 +46,24 @@ class Run:
         Prompts for each sample of the tables: 2 where a prompt leaves out half of the attributes.
     held : str or None
         The stream that is given, as the scene's ground truth, for the outputs to hear.
+    fidelity : float or None
+        How much of the scene's picture, from which runs begin, is to stay; the results are compared with it.
     """
 
     name: str
-    prompt: Whole | Partial | Mixed | Nothing
+    prompt: Guide
     outputs: tuple[str, ...] = ALL
     alignment: str = "none"
     split: str = "train"
     rounds: int = 1
     held: str | None = None
+    fidelity: float | None = None
+
+    def prompts(self, samples: int, clips: int | None) -> int:
+        """How many prompts serve tables of `samples` results, `clips` where videos are among them."""
+        # Streams that do not hear each other are made for as many prompts as each needs.
+        short = clips is not None and self.alignment != "none" and "video" in self.outputs
+        return self.rounds * (min(samples, clips) if short else samples)
 
 
 INTERPOLATIONS = {
@@ -89,18 +99,25 @@ RUNS = {
 
 @dataclass(frozen=True)
 class Settings:
-    """What all runs of an evaluation share."""
+    """What all runs of an evaluation share.
+
+    Attributes
+    ----------
+    clips : int or None
+        Results behind figures that take videos; None for as many as behind the others.
+    """
 
     seed: int
     steps: int
     guidance: float
+    clips: int | None
 
 
-def choose(names: Iterable[str] | None) -> list[Run]:
+def choose(runs: Mapping[str, Run], names: Iterable[str] | None) -> list[Run]:
     """The runs of these names, or all; a `ValueError` tells which there are."""
-    if unknown := sorted(set(names or ()) - RUNS.keys()):
-        raise ValueError(f"There is no run {', '.join(unknown)}; choose from {', '.join(RUNS)}.")
-    return [run for run in RUNS.values() if not names or run.name in names]
+    if unknown := sorted(set(names or ()) - runs.keys()):
+        raise ValueError(f"There is no run {', '.join(unknown)}; choose from {', '.join(runs)}.")
+    return [run for run in runs.values() if not names or run.name in names]
 
 
 def lacking(codi: CoDi, run: Run) -> str | None:
@@ -149,8 +166,8 @@ def read_records(path: Path, heading: dict[str, Any]) -> list[dict[str, Any]]:
 def perform(codi: CoDi, run: Run, heading: dict[str, Any], path: Path, total: int, say: Callable[[str], None]) -> None:
     """Generate and judge what the run's file lacks of `total` prompts; it is brought up to date after every batch.
 
-    A record holds the attributes of its scene under "scene", what a partial prompt left out under "left_out", and under
-    each output's name the judged attributes.
+    A record holds the attributes of its scene under "scene", the notes of its prompt, and under each output's name the
+    judged attributes.
     """
     records = read_records(path, heading)
     if len(records) >= total:
@@ -171,9 +188,12 @@ def _batch(codi: CoDi, run: Run, heading: dict[str, Any], scenes: Sequence[Scene
     if run.held:
         given = render(run.held, scenes).to(next(codi.parameters()).device)
         options["held"] = {run.held: codi.encode(run.held, given, SAMPLE_RATE if run.held == "audio" else None)}
+    if run.fidelity is not None:
+        options |= {"start": render("image", scenes), "fidelity": run.fidelity}
+    enough = heading["clips"] is not None and first >= run.rounds * heading["clips"]
     generated = codi.generate(
         run.prompt.encode(codi, scenes, first),
-        heading["outputs"],
+        [name for name in heading["outputs"] if not (enough and name == "video")],
         steps=heading["steps"],
         guidance=heading["guidance"],
         # The batch's place goes into the seed, so that no two scenes share their noise.
@@ -185,10 +205,11 @@ def _batch(codi: CoDi, run: Run, heading: dict[str, Any], scenes: Sequence[Scene
     for i, scene in enumerate(scenes):
         facts = {name: getattr(scene, name) for name in ("colour", "shape", "count", "tempo")}
         record: dict[str, Any] = {"scene": {**facts, "onsets": _rounded(scene.onsets)}}
-        if isinstance(run.prompt, Partial):
-            record["left_out"] = list(run.prompt.left_out(first + i))
+        record |= run.prompt.notes(scene, first + i)
         for name, content in generated.items():
             record[name] = _judge(codi, name, content, i)
+        if run.fidelity is not None:
+            record["image"]["overlap"] = round(overlap(generated["image"][i], options["start"][i]), 4)
         records.append(record)
     return records
 

@@ -28,13 +28,17 @@ _HELD = {"count": 0.90, "onsets": 0.85}
 
 @dataclass(frozen=True)
 class Table:
-    """One table: `key` names its files, `note` says how it was measured, `columns` in which order they stand."""
+    """One table: `key` names its files, `note` says how it was measured, `columns` in which order they stand.
+
+    With an `axis`, its rows are numbers on it and its figures are drawn as curves.
+    """
 
     key: str
     title: str
     note: str
     columns: tuple[str, ...]
     figures: tuple[Figure, ...]
+    axis: str | None = None
 
 
 def make_tables(records: Records) -> list[Table]:
@@ -100,25 +104,30 @@ def _fidelity(records: Records) -> list[Figure]:
     for prompt, output in itertools.product(ALL, ALL):
         row = f"{NAMES[prompt]} → {NAMES[output]}"
         targets = _FROM_TEXT[output] if prompt == "text" else _FROM_OTHERS
-        seen = _against_scene(row, records.get(f"fidelity_{prompt}", ()), prompt, output, targets)
+        seen = against_scene(row, records.get(f"fidelity_{prompt}", ()), prompt, output, targets)
         figures += seen
         if prompt == "text":
             held_out = records.get("fidelity_text_held_out", ())
             targets = {f.column: f.value - _HELD_OUT_LOSS for f in seen if f.target is not None}
-            figures += _against_scene(f"{row}, held out", held_out, prompt, output, targets)
+            figures += against_scene(f"{row}, held out", held_out, prompt, output, targets)
     return figures
 
 
-def _against_scene(
-    row: str, records: Sequence[Record], prompt: str, output: str, targets: Mapping[str, float]
+def against_scene(
+    row: str,
+    records: Sequence[Record],
+    prompt: str,
+    output: str,
+    targets: Mapping[str, float],
+    attributes: Sequence[str] = ATTRIBUTES,
 ) -> list[Figure]:
-    """Which attributes of the scene that the prompt tells of are in the output."""
-    right: dict[str, list[bool]] = {column: [] for column in (*ATTRIBUTES, "all")}
+    """Which of the attributes of the scene that the prompt tells of are in the output."""
+    right: dict[str, list[bool]] = {column: [] for column in (*attributes, "all")}
     for record in records:
         if output not in record:
             continue
         scene, judged = record["scene"], record[output]
-        told = [a for a in ATTRIBUTES if _has(prompt, a, scene["count"]) and _has(output, a, scene["count"])]
+        told = [a for a in attributes if _has(prompt, a, scene["count"]) and _has(output, a, scene["count"])]
         for attribute in told:
             right[attribute].append(judged[attribute] == scene[attribute])
         right["all"].append(all(judged[a] == scene[a] for a in told))
@@ -150,7 +159,7 @@ def _held(records: Records) -> list[Figure]:
         made = records.get(f"held_{held}", ())
         onsets = [_same_onsets(r[output]["onsets"], r["scene"]["onsets"]) for r in made]
         figures += share(row, "onsets", onsets, target=_HELD["onsets"])
-        figures += _against_scene(row, made, held, output, _HELD)
+        figures += against_scene(row, made, held, output, _HELD)
     return figures
 
 

@@ -88,7 +88,7 @@ def square_video(pixels: Tensor, size: int = 256) -> Tensor:
     return resized.unflatten(0, (len(pixels), -1)).transpose(1, 2).to(pixels.device)
 
 
-def clip_pixels(pixels: Tensor, size: int = 224) -> Tensor:
+def clip_pixels(pixels: Tensor, size: int = 224, by_way_of_signed: bool = True) -> Tensor:
     """Prepare pixels for `ImageEncoder`: resize the short side, crop centrally, normalise (SPEC section 3.1).
 
     Parameters
@@ -97,6 +97,9 @@ def clip_pixels(pixels: Tensor, size: int = 224) -> Tensor:
         ``[B, 3, H, W]`` or ``[B, 3, T, H, W]`` in 0..1; values outside are clamped.
     size : int
         Side of the result, in pixels.
+    by_way_of_signed : bool
+        Take the way of the original CoDi to 8 bits, through -1..1 and with the fraction cut off, which decides some of
+        the last bits. Versatile Diffusion keeps 8-bit values as they are.
 
     Returns
     -------
@@ -112,9 +115,11 @@ def clip_pixels(pixels: Tensor, size: int = 224) -> Tensor:
     _check(pixels, "[B, 3, H, W] or [B, 3, T, H, W]", 4, 5)
     video = pixels.ndim == 5
     frames = pixels.transpose(1, 2).flatten(0, 1) if video else pixels
-    # The original comes from -1..1 and cuts the fraction off: the way there and back decides some of the last bits.
-    signed = frames.cpu().float().clamp(0, 1) * 2 - 1
-    cut = ((signed + 1) / 2 * 255).byte()
+    if by_way_of_signed:
+        signed = frames.cpu().float().clamp(0, 1) * 2 - 1
+        bits = ((signed + 1) / 2 * 255).byte()
+    else:
+        bits = _rounded(frames)
 
     def centre(picture: Image.Image) -> Image.Image:
         short = min(picture.size)
@@ -122,11 +127,23 @@ def clip_pixels(pixels: Tensor, size: int = 224) -> Tensor:
         left, top = ((length - size) // 2 for length in picture.size)
         return picture.crop((left, top, left + size, top + size))
 
-    result = _each(centre, cut).float().div(255)
+    result = _each(centre, bits).float().div(255)
     result = (result - torch.tensor(_MEAN)[:, None, None]) / torch.tensor(_STD)[:, None, None]
     if video:
         result = result.unflatten(0, (len(pixels), -1)).transpose(1, 2)
     return result.to(pixels.device)
+
+
+def clip_mask(mask: Tensor, height: int, width: int, size: int = 224) -> Tensor:
+    """What `clip_pixels` keeps of a mask ``[B, 1, h, w]`` over images of `height` x `width`: ``[B, 1, size, size]``.
+
+    It may be of any size, is stretched over the images, and resized without antialiasing (SPEC_VD section 4).
+    """
+    short = min(height, width)
+    whole = size * height // short, size * width // short
+    mask = F.interpolate(mask.float().clamp(0, 1), whole, mode="bilinear", align_corners=False)
+    top, left = ((length - size) // 2 for length in whole)
+    return mask[..., top : top + size, left : left + size]
 
 
 def looked_at(pixels: Tensor, look: VisionEncoderConfig, video: bool) -> Tensor:

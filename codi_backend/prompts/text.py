@@ -44,27 +44,43 @@ class TextEncoder(nn.Module):
         self.final_layer_norm = operations.LayerNorm(config.width, **place)
         self.text_projection = operations.Linear(config.width, config.embedding_dim, bias=False, **place)
 
-    def tokenize(self, texts: Sequence[str]) -> Tensor:
+    def tokenize(self, texts: Sequence[str], fill: bool = False) -> Tensor:
         """Texts -> ``[B, L]`` token ids, L as long as the longest needs and at most `config.positions`.
 
         Longer texts are cut. Padding is the end-of-text token, as in CLIP; the attention is causal, so that whatever
-        follows the first one changes nothing.
+        follows the first one changes nothing. With `fill`, L is `config.positions`, as contexts of all tokens need it.
         """
         tokenizer = _tokenizer()
         start, end = tokenizer.sot_token_id, tokenizer.eot_token_id
         rows = [[start, *tokenizer.encode(text)[: self.config.positions - 2], end] for text in texts]
-        longest = max(len(row) for row in rows)
+        longest = self.config.positions if fill else max(len(row) for row in rows)
         return torch.tensor([row + [end] * (longest - len(row)) for row in rows])
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Token ids ``[B, L]`` -> embeddings ``[B, 1, embedding_dim]`` of length 1."""
+        pooled = self.final_layer_norm(_at_end_of_text(self._transform(tokens), tokens))
+        return F.normalize(self.text_projection(pooled), dim=-1)[:, None]
+
+    def all_tokens(self, tokens: Tensor) -> Tensor:
+        """Token ids ``[B, L]`` -> all tokens, ``[B, L, embedding_dim]`` (SPEC_VD section 4).
+
+        They are divided by the length of the one at the end of the text, which is what `forward` gives.
+        """
+        projected = self.text_projection(self.final_layer_norm(self._transform(tokens)))
+        return projected / _at_end_of_text(projected, tokens).norm(dim=-1)[:, None, None]
+
+    def _transform(self, tokens: Tensor) -> Tensor:
         positions = torch.arange(tokens.shape[1], device=tokens.device)
         h = self.token_projection(self.token_embedding(tokens)) + self.position_embedding(positions)
         for layer in self.layers:
             h = layer(h)
-        last = (tokens == tokens.amax(1, keepdim=True)).int().argmax(1)  # end-of-text has the highest id
-        pooled = self.final_layer_norm(h[torch.arange(len(h), device=h.device), last])
-        return F.normalize(self.text_projection(pooled), dim=-1)[:, None]
+        return h
+
+
+def _at_end_of_text(h: Tensor, tokens: Tensor) -> Tensor:
+    """Features ``[B, L, C]`` at the first end-of-text token, which has the highest id: ``[B, C]``."""
+    last = (tokens == tokens.amax(1, keepdim=True)).int().argmax(1)
+    return h[torch.arange(len(h), device=h.device), last]
 
 
 class _Layer(nn.Module):

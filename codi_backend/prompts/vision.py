@@ -67,14 +67,46 @@ class ImageEncoder(nn.Module):
         frames = pixels.shape[2] if pixels.ndim == 5 else 1
         if pixels.ndim == 5:
             pixels = pixels.transpose(1, 2).flatten(0, 1)
+        h = self._transform(self._embed(pixels), frames)
+        pooled = self.post_layer_norm(h[:, 0].unflatten(0, (-1, frames)).mean(1))
+        return F.normalize(self.visual_projection(pooled), dim=-1)[:, None]
+
+    def all_tokens(self, pixels: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Encode images as the class token and one token per patch (SPEC_VD section 4).
+
+        Parameters
+        ----------
+        pixels : Tensor
+            ``[B, 3, S, S]``, as for `forward`.
+        mask : Tensor, optional
+            ``[B, 1, S, S]`` in 0..1 of what is to be seen. Tokens are weighted by how much of their patch is (the class
+            token: of all), before the transformer and after it.
+
+        Returns
+        -------
+        Tensor
+            ``[B, 1 + N, embedding_dim]``, divided by the length of the class token before the mask.
+        """
+        self._check(pixels)
+        h = self._embed(pixels)
+        if mask is not None:
+            patches = F.avg_pool2d(mask.to(h), self.config.patch).flatten(1)
+            seen = torch.cat([mask.to(h).mean((1, 2, 3))[:, None], patches], 1)[..., None]
+            h = h * seen
+        h = self.visual_projection(self.post_layer_norm(self._transform(h, frames=1)))
+        h = h / h[:, :1].norm(dim=-1, keepdim=True)
+        return h if mask is None else h * seen
+
+    def _embed(self, pixels: Tensor) -> Tensor:
         patches = self.patch_embedding(pixels).flatten(2).transpose(1, 2)
         h = torch.cat([self.class_embedding.cast(patches).expand(len(patches), 1, -1), patches], 1)
-        h = h + self.position_embedding(torch.arange(h.shape[1], device=h.device)).to(h)
+        return h + self.position_embedding(torch.arange(h.shape[1], device=h.device)).to(h)
+
+    def _transform(self, h: Tensor, frames: int) -> Tensor:
         h = self.pre_layer_norm(h)
         for layer in self.layers:
             h = layer(h, frames)
-        pooled = self.post_layer_norm(h[:, 0].unflatten(0, (-1, frames)).mean(1))
-        return F.normalize(self.visual_projection(pooled), dim=-1)[:, None]
+        return h
 
     def _check(self, pixels: Tensor) -> None:
         shape, side = list(pixels.shape), self.config.image_size

@@ -41,6 +41,8 @@ class DiffusionStage(Stage):
     distance that is left between the embeddings of a picture, of a sound and of the text that says the same.
     """
 
+    often_noisy = False
+
     def __init__(
         self,
         diffuser: Diffuser,
@@ -65,7 +67,7 @@ class DiffusionStage(Stage):
         """Noisy latents, their noise, and timesteps ``[B]``."""
         device = self.alphas.device
         streams = [name for name in self.streams if name in batch]
-        size = len(batch["captions"])
+        size = len(batch[streams[0]])
         timesteps = self.timesteps(size, generator).to(device)
         noise = {m: torch.randn(batch[m].shape, generator=generator).to(device) for m in streams}
         noisy = {m: add_noise(batch[m].to(device), noise[m], timesteps, self.alphas) for m in streams}
@@ -75,8 +77,10 @@ class DiffusionStage(Stage):
         return noisy, noise, timesteps
 
     def timesteps(self, size: int, generator: torch.Generator) -> Tensor:
-        """The noise levels of a batch, ``[size]``."""
-        return torch.randint(0, STEPS, (size,), generator=generator)
+        """The noise levels of a batch, ``[size]``; with `often_noisy` their density grows linearly with the level."""
+        if not self.often_noisy:
+            return torch.randint(0, STEPS, (size,), generator=generator)
+        return (STEPS * torch.rand(size, generator=generator).sqrt()).long().clamp(max=STEPS - 1)
 
     @torch.no_grad()
     def embed(self, texts: list[str]) -> Tensor:
@@ -131,6 +135,7 @@ class DiffuserStage(DiffusionStage):
         replay = ("image",) if learn_prompts and stream == "video" else ()
         super().__init__(diffuser, text_encoder, data, (stream, *replay), prompts, prompt_noise)
         self.name = f"refine_{stream}" if refine else f"diffuser_{stream}"
+        self.often_noisy = stream == "video"  # when something appears is decided early
         diffuser.requires_grad_(False)
         network = diffuser.networks[modality(stream).network].requires_grad_(True)
         for part in alignment_parts(network):

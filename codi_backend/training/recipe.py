@@ -1,7 +1,8 @@
 """The small model's stages, from nothing to the shipped weights: what each reads, how long it trains, what it writes.
 
 A run folder holds ``config.json`` (the configuration, completed as stages measure their scale factors), ``parts/`` (one
-file a part), the latents of the training scenes, and one folder a stage with its state and loss curve.
+file a part), the latents of the training scenes, and one folder a stage with its state and loss curve. The stage
+"versatile" makes another model, Versatile Diffusion, in a run folder of its own, from parts of the shipped small CoDi.
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from .. import mini
-from ..checkpoints import State, read_parts, save_parts
+from .. import mini, vd_mini
+from ..checkpoints import State, read_parts, resolve, save_parts
 from ..config import CoDiConfig
 from ..data import ShapesAndChimes
 from ..modality import modality
 from ..model import CoDi
+from ..parts import FIELDS, build, part_names
 from .alignment import AlignmentStage
 from .autoencoders import AutoencoderStage
 from .bridging import BridgingStage
@@ -31,7 +33,10 @@ from .loop import Options, Stage, train
 from .prompts import PromptStage
 from .samples import write_samples
 from .text_autoencoder import TextAutoencoderStage
+from .versatile import VersatileStage, start_from
+from .versatile_scenes import VersatileScenes
 
+VERSATILE = VersatileStage.name
 OPTIONS = {
     "autoencoder_image": Options(steps=2500, batch_size=16, learning_rate=1.5e-3),
     "autoencoder_audio": Options(steps=1000, batch_size=16, learning_rate=1.5e-3),
@@ -47,20 +52,27 @@ OPTIONS = {
     "diffuser_audio": Options(steps=6000, batch_size=32),
     "refine_audio": Options(steps=1000, batch_size=32, learning_rate=1e-3, warmup=50, save_every=250),
     "diffuser_text": Options(steps=4000, batch_size=128),
+    "refine_text": Options(steps=1500, batch_size=128, warmup=50, save_every=250),
     "diffuser_video": Options(steps=800, batch_size=8, warmup=50, save_every=100),
     "refine_video": Options(steps=600, batch_size=8, warmup=50, save_every=100),
     "refine2_video": Options(steps=1300, batch_size=8, warmup=50, save_every=100),
     "environment_image": Options(steps=5000, batch_size=64),
-    "environment_text": Options(steps=1500, batch_size=64),
+    "environment_text": Options(steps=1500, batch_size=64, warmup=50),
     "environment_audio": Options(steps=3000, batch_size=64),
     "environment_video": Options(steps=500, batch_size=16, warmup=50, save_every=100),
     "environment_audio_video": Options(steps=500, batch_size=16, warmup=50, save_every=100),
-    "alignment_image_text": Options(steps=700, batch_size=32, learning_rate=1.5e-3, warmup=50, save_every=250),
-    "alignment_text_audio": Options(steps=1000, batch_size=32, learning_rate=1.5e-3, warmup=50, save_every=250),
-    "alignment_audio_video": Options(steps=1600, batch_size=8, learning_rate=1.5e-3, warmup=50, save_every=100),
+    "alignment_image_text": Options(steps=600, batch_size=32, learning_rate=1.5e-3, warmup=50, save_every=100),
+    "alignment_text_audio": Options(steps=600, batch_size=32, learning_rate=1.5e-3, warmup=50, save_every=100),
+    "alignment_audio_video": Options(steps=450, batch_size=8, learning_rate=1.5e-3, warmup=50, save_every=50),
+    "realign_text_audio": Options(steps=200, batch_size=32, learning_rate=7e-4, warmup=50, save_every=50),
+    VERSATILE: Options(steps=3600, batch_size=48, warmup=100, save_every=200, log_every=40),
 }
-STAGES = tuple(OPTIONS)
+STAGES = tuple(name for name in OPTIONS if name != VERSATILE)
 SCENES = 16_000
+
+# Standard deviation of scaled latents, 1 elsewhere. At equal noise a text is thus more readable than a picture: texts
+# settle early what they say, while pictures, which are read late, can still follow.
+_SPREAD = {"text": 2.0}
 
 # What a diffuser is prompted with. Pictures and sounds never meet: that bridge is left to the text.
 _PROMPTS = {
@@ -85,10 +97,12 @@ def run_stage(
     A stage that is finished is left as it is: later stages may have trained its parts further.
     """
     if name not in OPTIONS:
-        raise ValueError(f"There is no stage {name!r}; choose from {', '.join(STAGES)}.")
+        raise ValueError(f"There is no stage {name!r}; choose from {', '.join(OPTIONS)}.")
     options = options or OPTIONS[name]
     out.mkdir(parents=True, exist_ok=True)
     (out / "parts").mkdir(exist_ok=True)
+    if name == VERSATILE:
+        _begin_versatile(out)
     torch.manual_seed(options.seed)
     execution = execution or Execution()
     accelerator = execution.accelerator()
@@ -136,6 +150,13 @@ def _build(name: str, out: Path, report: Callable[[str], None]) -> tuple[Stage, 
         return stage, {name.replace("_", "s.", 1): stage.autoencoder}
     codi = CoDi(config)
     parts = codi.parts()
+    if kind == VERSATILE:
+        _load(codi, out, *_lent())
+        start_from(codi.diffuser, read_parts("mini", ["diffuser.image"]).parts["diffuser.image"])
+        stage = VersatileStage(
+            codi.diffuser, codi.prompt_encoders["text"], VersatileScenes.load_or_encode(out, codi, report=report)
+        )
+        return stage, {part: module for part, module in parts.items() if part not in _lent()}
     if name == "prompts":
         _load(codi, out, "autoencoders.image", "autoencoders.audio")
         stage = PromptStage(
@@ -147,7 +168,8 @@ def _build(name: str, out: Path, report: Callable[[str], None]) -> tuple[Stage, 
         _load(codi, out, "prompt_encoders.text", *([part] if rest == "video" else []))
         return BridgingStage(codi, rest), {part: parts[part]}
     pair = tuple(rest.split("_"))
-    earlier = _PAIRS[: _PAIRS.index(pair)] if kind == "alignment" else ()
+    aligning = kind in ("alignment", "realign")
+    earlier = _PAIRS[: _PAIRS.index(pair)] if aligning else ()
     replayed = [m for both in earlier for m in both] + (["image"] if rest == "video" else [])
     streams = dict.fromkeys([*pair, *replayed])
     prompts = _PROMPTS[rest] if kind.startswith(("diffuser", "refine")) else ("text",)
@@ -160,8 +182,8 @@ def _build(name: str, out: Path, report: Callable[[str], None]) -> tuple[Stage, 
     text_encoder = codi.prompt_encoders["text"]
     if kind == "environment":
         stage = EnvironmentStage(codi.diffuser, text_encoder, data, pair)
-    elif kind == "alignment":
-        stage = AlignmentStage(codi.diffuser, text_encoder, data, pair, earlier)
+    elif aligning:
+        stage = AlignmentStage(codi.diffuser, text_encoder, data, pair, earlier, teach=True)
     else:
         refine = kind.startswith("refine")
         stage = DiffuserStage(codi.diffuser, text_encoder, data, rest, prompts, refine=refine, learn_prompts=True)
@@ -169,6 +191,35 @@ def _build(name: str, out: Path, report: Callable[[str], None]) -> tuple[Stage, 
     if kind != "environment":
         stage.samples = functools.partial(write_samples, codi, pair)
     return stage, {part: parts[part] for part in sorted(networks)}
+
+
+def _lent() -> list[str]:
+    """The parts that the small Versatile Diffusion has from the small CoDi."""
+    return [part for part in part_names(vd_mini.CONFIG) if part in FIELDS]
+
+
+def _begin_versatile(out: Path) -> None:
+    """Write what the stage begins with: the configuration, and the parts that stay as they are."""
+    if (out / "config.json").exists():
+        if _config(out).diffuser.contexts:
+            return
+        raise ValueError(f"{out} is the run folder of another model: train {VERSATILE} in a new one.")
+    shipped = [read_parts(file) for file in resolve("mini")]
+    usual = shipped[0].config
+    scales = {}
+    for name in ("image", "text"):
+        field = f"{name}_autoencoder"
+        # Texts have no one to follow or lead here.
+        scale_factor = round(getattr(usual, field).scale_factor / _SPREAD.get(name, 1.0), 4)
+        scales[field] = dataclasses.replace(getattr(vd_mini.CONFIG, field), scale_factor=scale_factor)
+    config = dataclasses.replace(vd_mini.CONFIG, **scales)
+    for checkpoint in shipped:
+        for part in checkpoint.parts.keys() & set(_lent()):
+            with torch.device("meta"):
+                needed = build(part, config).state_dict()  # without the layers for videos
+            state = {key: checkpoint.parts[part][key] for key in needed}
+            save_parts(out / "parts" / f"{part}.safetensors", config, {part: state}, checkpoint.training)
+    (out / "config.json").write_text(config.to_json())
 
 
 def _load(codi: CoDi, out: Path, *names: str) -> None:
@@ -196,11 +247,12 @@ def _config(out: Path) -> CoDiConfig:
 
 @torch.inference_mode()
 def _with_scale_factor(config: CoDiConfig, name: str, autoencoder: nn.Module) -> CoDiConfig:
-    """Set the factor that gives the modality's latents unit variance over 512 scenes."""
+    """Set the factor that gives the modality's latents their spread over 512 scenes."""
     data = ShapesAndChimes(512, (name,), seed=1, leave_out=0.0)
     items = [data[i][name] for i in range(512)]
     place = next(autoencoder.parameters()).device
     latents = autoencoder.encode(items if name == "text" else torch.stack(items).to(place))
     field = f"{name}_autoencoder"
-    part = dataclasses.replace(getattr(config, field), scale_factor=round(1 / float(latents.std()), 4))
+    scale_factor = round(_SPREAD.get(name, 1.0) / float(latents.std()), 4)
+    part = dataclasses.replace(getattr(config, field), scale_factor=scale_factor)
     return dataclasses.replace(config, **{field: part})

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from published import filled, operations, read
+from published import filled, operations, read, released_loop, write_vocabularies
 
 from codi_backend.autoencoders import TextAutoencoder
 from codi_backend.autoencoders.token_sampling import TokenSampling
@@ -30,19 +30,14 @@ GPT2_WORDS = {
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """Vocabularies of the published sizes."""
-    path = tmp_path_factory.mktemp("vocabulary")
-    words = [f"[unused{i}]" for i in range(28996)]
-    words[0], words[100], words[101], words[102] = "[PAD]", "[UNK]", "[CLS]", "[SEP]"
-    for sentence, ids in zip(WORDS, GOLDEN["encode/input_ids"].tolist()):
-        for word, i in zip(sentence.split(), ids[1:]):
-            words[i] = word
-    (path / "vocab.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
-    tokens = [f"Ġw{i}" for i in range(50257)]
-    for sentence, ids in GPT2_WORDS.items():
-        for word, i in zip(sentence.split(), ids):  # negative: without a space before it
-            tokens[abs(i)] = word if i < 0 else f"Ġ{word}"
-    (path / "vocab.json").write_text(json.dumps({token: i for i, token in enumerate(tokens)}), encoding="utf-8")
-    return path
+    rows = zip(WORDS, GOLDEN["encode/input_ids"].tolist())
+    words = {i: word for sentence, ids in rows for word, i in zip(sentence.split(), ids[1:])}
+    tokens = {
+        abs(i): word if i < 0 else f"Ġ{word}"  # negative: without a space before it
+        for sentence, ids in GPT2_WORDS.items()
+        for word, i in zip(sentence.split(), ids)
+    }
+    return write_vocabularies(tmp_path_factory.mktemp("vocabulary"), words, tokens)
 
 
 @pytest.fixture(scope="module")
@@ -90,20 +85,10 @@ def test_greedy(optimus, latents):
     assert optimus.sample(latents, GREEDY) == GOLDEN["decode/greedy_ids"].tolist()
 
 
-@torch.inference_mode()
-def recomputed(optimus, latent, how, generator):
-    """The released loop: no cache, one text after the other, all with one generator."""
-    ids = [BOS]
-    while len(ids) < 30 and ids[-1] != EOS:
-        ids.append(how.pick(optimus.logits(latent, torch.tensor([ids]))[0, -1], generator))
-    ids[-1] = EOS
-    return ids
-
-
 @pytest.mark.parametrize(("temperature", "name"), [(1.0, "T1"), (0.05, "T0.05")])
 def test_sampling(optimus, latents, temperature, name):
     how, generator = TokenSampling(temperature=temperature), torch.Generator().manual_seed(1234)
-    texts = [recomputed(optimus, latent, how, generator) for latent in latents.split(1)]
+    texts = [released_loop(optimus, latent, how, generator) for latent in latents.split(1)]
     assert texts == GOLDEN[f"decode/sampled_ids_{name}_seed1234"].tolist()
     assert optimus.sample(latents, how, seed=1234)[0] == texts[0]
 

@@ -151,6 +151,17 @@ def test_more_samples_extend_a_run(tmp_path, monkeypatch, unreported):
     assert first == second
 
 
+def test_fewer_clips_than_samples(tmp_path, monkeypatch, unreported):
+    monkeypatch.setattr("codi_backend.evaluation.runs._BATCH", 2)
+    runs = ["fidelity_text", "coupling_video_audio", "coupling_text_image"]
+    evaluate(oracle.Oracle(), tmp_path, 4, 2, runs=runs, say=lambda line: None)
+    records = {run: json.loads((tmp_path / "runs" / f"{run}.json").read_text())["records"] for run in runs}
+    assert ["video" in record for record in records["fidelity_text"]] == [True, True, False, False]
+    assert all({"text", "image", "audio"} < record.keys() for record in records["fidelity_text"])
+    # Streams that hear each other are made together or not at all; these runs take two prompts a result.
+    assert [len(records[run]) for run in runs[1:]] == [2 * 2, 2 * 4]
+
+
 def test_random_weights(tmp_path, checkpoint, capsys):
     arguments = ["evaluate", "--model", str(checkpoint), "--samples", "2", "--steps", "1", "--out", str(tmp_path)]
     assert main(arguments) == 0
@@ -167,6 +178,7 @@ def test_random_weights(tmp_path, checkpoint, capsys):
     ("arguments", "message"),
     [
         (["--samples", "0"], "evaluation of 0 samples"),
+        (["--clips", "0"], "evaluation of 0 samples"),
         (["--runs", "smell"], "no run smell; choose from fidelity_text"),
         (["--runs", "held_video"], "cannot generate video"),
     ],

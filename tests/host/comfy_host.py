@@ -21,7 +21,9 @@ from pathlib import Path
 
 PACK = Path(__file__).resolve().parents[2]
 PACK_NAME = "codi_pack"
-STOCK_EXTRAS = ("nodes_custom_sampler", "nodes_audio", "nodes_video", "nodes_preview_any", "nodes_primitive")
+STOCK_EXTRAS = [
+    f"nodes_{name}" for name in ("custom_sampler", "audio", "video", "preview_any", "primitive", "mask", "toolkit")
+]
 
 
 def find_comfyui() -> Path | None:

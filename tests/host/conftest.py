@@ -7,7 +7,7 @@ from importlib.util import find_spec
 import pytest
 import torch
 from host.comfy_host import Http, InProcess, find_comfyui
-from host.tiny_checkpoint import save_tiny
+from host.tiny_checkpoint import save_tiny, tiny_versatile_config
 
 NO_COMFYUI = "no ComfyUI: set COMFYUI_PATH to a checkout of ComfyUI 0.33.0 or newer"
 NO_REQUIREMENTS = "ComfyUI was found, but not its requirements: pip install its requirements.txt into this environment"
@@ -35,9 +35,11 @@ def pytest_runtest_makereport(item):
 
 @pytest.fixture(scope="session")
 def host(comfyui, tmp_path_factory):
-    """ComfyUI in this process, with random weights as ``models/codi/tiny.safetensors``."""
+    """ComfyUI in this process, with random weights as `tiny` and `tiny_versatile.safetensors` in ``models/codi``."""
     host = InProcess(comfyui, tmp_path_factory.mktemp("in_process"))
-    save_tiny(host.models / "tiny.safetensors", host.module("codi_backend"))
+    backend = host.module("codi_backend")
+    save_tiny(host.models / "tiny.safetensors", backend)
+    save_tiny(host.models / "tiny_versatile.safetensors", backend, make_config=tiny_versatile_config)
     return host
 
 
@@ -64,6 +66,13 @@ def tiny(host):
     """What the loader gives for the tiny checkpoint: model, prompt encoders, VAE, audio VAE, text VAE."""
     with torch.inference_mode():
         return host.node("CoDiLoadModel").execute(checkpoint="tiny.safetensors").args
+
+
+@pytest.fixture(scope="session")
+def versatile(host):
+    """The same for the tiny Versatile Diffusion, which has no audio VAE."""
+    with torch.inference_mode():
+        return host.node("CoDiLoadModel").execute(checkpoint="tiny_versatile.safetensors").args
 
 
 @pytest.fixture

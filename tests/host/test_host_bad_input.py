@@ -10,9 +10,9 @@ from host.comfy_host import ExecutionFailed
 from host.graph import Give, Graph, Kept, register
 from host.tiny_checkpoint import save_tiny, tiny_config
 
-TINY, TEXT_ONLY = "tiny.safetensors", "text only.safetensors"
+TINY, TEXT_ONLY, VERSATILE = "tiny.safetensors", "text only.safetensors", "tiny_versatile.safetensors"
 # What a sentence about a mistake tells the user to do.
-REMEDY = r"\b(choose|connect|encode|give|join|load|look|lower|make|press|put|remove|scale|set|start|switch)\b"
+REMEDY = r"\b(choose|connect|encode|give|join|load|look|lower|make|mix|press|put|remove|scale|set|start|switch)\b"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -57,11 +57,22 @@ class Wired(Graph):
 
     def __init__(self, checkpoint=TINY):
         super().__init__()
+        self.take(checkpoint)
+
+    def take(self, checkpoint):
+        """Load a model for what is added from now on."""
         self.loaded = self.load(checkpoint)
         self.model, self.encoders, self.vae, self.audio_vae, self.text_vae = (self.loaded[i] for i in range(5))
 
     def text(self):
         return self.add("CoDiPromptText", prompt_encoders=self.encoders, text="a red star")
+
+    def context(self, content, **options):
+        """A context of a text, or of an image."""
+        if isinstance(content, str):
+            return self.add("CoDiContextText", prompt_encoders=self.encoders, text=content)
+        given = {"weight": 1.0, "focus": 0.5, "unconditional": "auto", "image": self.given(content)} | options
+        return self.add("CoDiContextImage", prompt_encoders=self.encoders, **given)
 
     def given(self, value):
         name = str(len(self.prompt))
@@ -213,6 +224,72 @@ def similar(**outputs):
     return wire
 
 
+def versatile(wire):
+    """On the tiny Versatile Diffusion."""
+
+    def made(g):
+        g.take(VERSATILE)
+        return wire(g)
+
+    return made
+
+
+def guided_by(prompt, latent=IMAGE):
+    """The stock KSampler with what `prompt` makes of the graph."""
+    return lambda g: g.sample(g.model, prompt(g), g.given({"samples": latent}))
+
+
+def in_context(content, **options):
+    """`CoDi Context (Image)` with masks that come from a node."""
+
+    def wire(g):
+        given = {name: g.given(value) if torch.is_tensor(value) else value for name, value in options.items()}
+        return g.context(content, **given)
+
+    return wire
+
+
+def mixed(*contexts, method="attention", **more):
+    """`CoDi Mix Contexts` of what functions make of the graph."""
+
+    def wire(g):
+        nodes = [make(g) for make in contexts]
+        inputs = {f"contexts.context_{i}": node[0] for i, node in enumerate(nodes, start=1)}
+        inputs |= {f"unconditionals.unconditional_{i}": node[1] for i, node in enumerate(nodes, start=1)}
+        inputs |= {name: value(g) if callable(value) else value for name, value in more.items()}
+        return g.add("CoDiMixContexts", method=method, **inputs)
+
+    return wire
+
+
+def guided_apart(prompt, **cfgs):
+    def wire(g):
+        both = prompt(g)
+        return g.add("CoDiContextGuider", model=g.model, positive=both[0], negative=both[1], cfg=2.0, **cfgs)
+
+    return wire
+
+
+def text_edited(samples):
+    return lambda g: g.add(
+        "CoDiEditTextLatent", samples=g.given({"samples": samples}), text_vae=g.text_vae, negative="red", positive=""
+    )
+
+
+def components(prompt):
+    return lambda g: g.add(
+        "CoDiContextComponents", conditioning=prompt(g)[0], components="the 10 strongest", whole=False
+    )
+
+
+def of_text(g):
+    return g.context("a red star")
+
+
+def of_image(g):
+    return g.context(pictures())
+
+
 def _made(g, value):
     """A link: from a function of the graph, or to a given value, made late because it may need ComfyUI."""
     if value is silent:
@@ -320,6 +397,89 @@ MISTAKES = {
     # Streams.
     "two image streams to join": (joined(emptied("image"), emptied("image", "audio")), "latents: there are two image"),
     "two image streams": (sampled(lambda: nested(IMAGE, IMAGE)), "latent_image: the latent holds two image"),
+    # Versatile Diffusion, and what is not of it.
+    "prompt for Versatile Diffusion": (versatile(guided_by(Wired.text)), "positive: this is a prompt"),
+    "prompt of stock nodes for Versatile Diffusion": (
+        versatile(guided_by(lambda g: [g.given([[torch.zeros(1, 77, 64), {}]])] * 2)),
+        "positive: this is a prompt",
+    ),
+    "context for CoDi": (guided_by(of_text), "positive: this is a context, .* load a Versatile Diffusion"),
+    "mixture for CoDi": (guided_by(mixed(of_text, of_image)), "positive: this is a context"),
+    "context for a joint latent of CoDi": (
+        lambda g: g.sample(g.model, of_text(g), g.empty(g.model, "image", "audio")),
+        "positive: this is a context",
+    ),
+    "sound of Versatile Diffusion": (
+        versatile(guided_by(of_text, torch.ones(1, 8, 8, 8))),
+        "latent_image: a latent of shape",
+    ),
+    "video of Versatile Diffusion": (
+        versatile(guided_by(of_text, torch.zeros(1, 4, 2, 4, 4))),
+        "latent_image: the model .* makes images, not videos",
+    ),
+    "sound as prompt of Versatile Diffusion": (
+        versatile(prompted("Audio", sound())),
+        "prompt_encoders: the loaded checkpoint has no audio prompt encoder",
+    ),
+    "two contexts for one result": (
+        versatile(guided_by(in_context(pictures(2)))),
+        "positive: 2 prompts do not go with 1 results",
+    ),
+    "no image as context": (versatile(in_context(pictures(0))), "image: there is no picture"),
+    "image with NaN as context": (versatile(in_context(pictures(value=NAN))), "image: .* not finite"),
+    "grey image as context": (versatile(in_context(torch.zeros(1, 32, 32, 1))), "image: this is of shape .* colour"),
+    "two masks for one image": (
+        versatile(in_context(pictures(), mask=torch.ones(2, 32, 32))),
+        "mask: 2 masks do not go with 1 images",
+    ),
+    "empty mask": (versatile(in_context(pictures(), mask=torch.ones(1, 0, 32))), "mask: this is of shape"),
+    "mask of an image with NaN": (
+        versatile(in_context(pictures(), mask=torch.full((1, 8, 8), NAN))),
+        "mask: .* not finite",
+    ),
+    "focus on few tokens": (in_context(pictures(), focus=0.2), "focus: .* set it to 0.5"),
+    "prompt in a mixture": (versatile(mixed(of_text, Wired.text)), "context_2: this is a prompt"),
+    "mixture in a mixture": (
+        versatile(mixed(of_text, mixed(of_text, of_image))),
+        "context_2: this is a mixture already",
+    ),
+    "context without its unconditional": (
+        versatile(mixed(of_text, of_image, **{"contexts.context_3": lambda g: of_text(g)[0]})),
+        "unconditional_3: there is none for context_3",
+    ),
+    "unconditional without its context": (
+        versatile(mixed(of_text, of_image, **{"unconditionals.unconditional_3": lambda g: of_text(g)[1]})),
+        "unconditionals: one is for context_3",
+    ),
+    "unconditional of another kind": (
+        versatile(mixed(of_text, lambda g: [of_text(g)[0], of_image(g)[1]])),
+        "unconditional_2: this is of other contexts than context_2",
+    ),
+    "batches of contexts": (
+        versatile(mixed(in_context(pictures(2)), in_context(pictures(3)))),
+        "contexts: The contexts have batch sizes",
+    ),
+    "text and image side by side": (
+        versatile(mixed(of_text, of_image, method="concatenate")),
+        "contexts: Contexts of image and text cannot be concatenated",
+    ),
+    "shares side by side": (
+        versatile(mixed(of_image, of_image, method="concatenate", **{"weights.weight_1": 2.0})),
+        "weights: contexts side by side have no shares",
+    ),
+    "shares of nothing": (
+        versatile(mixed(of_text, of_image, **{"weights.weight_1": 0.0, "weights.weight_2": 0.0})),
+        "weights: all are 0",
+    ),
+    "guidance of prompts": (versatile(guided_apart(Wired.text)), "positive: this is a prompt"),
+    "guidance of a context that is not there": (
+        versatile(guided_apart(mixed(of_text, of_image), **{"cfgs.cfg_3": 2.0})),
+        "cfgs: one is for context_3",
+    ),
+    "components of a text": (versatile(components(of_text)), "conditioning: this is not the context of one image"),
+    "components of a mixture": (versatile(components(mixed(of_text, of_image))), "conditioning: this is a mixture"),
+    "components of a prompt": (components(Wired.text), "conditioning: this is a prompt"),
+    "editing an image": (versatile(text_edited(IMAGE)), "samples: there is no text stream"),
     # Masks.
     "mask with NaN": (
         sampled({"samples": IMAGE, "noise_mask": torch.full((1, 32, 32), NAN)}),
@@ -338,7 +498,8 @@ def test_a_mistake(host, name):
     assert "\n" not in told and told.endswith("."), told
     inputs = host.node(failure.value.node).INPUT_TYPES()
     known = {key for group in ("required", "optional") for key in inputs.get(group, {})}
-    known |= {f"prompt_{i}" for i in range(1, 17)} | {"positive", "negative"}  # of what grows, and of guiders
+    grown = {f"{name}_{i}" for name in ("prompt", "context", "unconditional") for i in range(1, 17)}
+    known |= grown | {"positive", "negative"}  # which guiders have
     named, advice = told.split(": ", 1)
     assert set(named.split(", ")) <= known, f"{failure.value.node} has no input {named}"
     assert re.search(REMEDY, advice), told

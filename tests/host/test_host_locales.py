@@ -68,7 +68,7 @@ def test_categories_and_types_are_translated(host):
     own = {getattr(types, name).io_type for name in dir(types) if name.endswith("Type")}
     texts = {name: json.loads((LOCALES / name / "main.json").read_text(encoding="utf-8")) for name in ("en", "zh")}
     assert set(texts["en"]["dataTypes"]) == set(texts["zh"]["dataTypes"]) == own
-    stock = {"loaders", "latent", "sampling", "conditioning"}  # ComfyUI translates these
+    stock = {"loaders", "latent", "sampling", "conditioning", "image"}  # ComfyUI translates these
     parts = {part for name in host.pack_nodes for part in host.node(name).GET_SCHEMA().category.split("/")[1:]}
     assert set(texts["zh"]["nodeCategories"]) == parts - stock
 

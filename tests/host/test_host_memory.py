@@ -34,7 +34,7 @@ def left_behind(patcher) -> list[str]:
         patcher.unpatch_model()
 
 
-@pytest.fixture(params=["tiny.safetensors", "mini (built in)"])
+@pytest.fixture(params=["tiny.safetensors", "tiny_versatile.safetensors", "mini (built in)", "vd-mini (built in)"])
 def loaded(request, run_node):
     """A checkpoint of this test's own, since the audit ruins it."""
     return run_node("CoDiLoadModel", checkpoint=request.param)
@@ -75,34 +75,58 @@ class Peak(TorchDispatchMode):
         self.now -= self.living.pop(key)
 
 
-@pytest.mark.parametrize("checkpoint", ["tiny.safetensors", "mini (built in)"])
-@pytest.mark.parametrize(
-    "streams", [("image",), ("video",), ("audio",), ("text",), ("image", "audio"), ("image", "video", "audio", "text")]
-)
-def test_estimates_cover_the_peak_and_little_more(host, monkeypatch, run_node, sample, checkpoint, streams):
+@pytest.fixture
+def shares(host, monkeypatch, run_node, sample):
+    """The estimate for every prediction of a network, as a share of what lives at once."""
     from comfy.ldm.modules.attention import attention_pytorch
     from comfy.patcher_extension import WrappersMP
 
     # As on a GPU: what ComfyUI takes on a CPU holds all weights of an attention at once.
     monkeypatch.setattr(host.module("nodes.model"), "optimized_attention", attention_pytorch)
+
+    def call(model, conditioning, streams):
+        given = {"width": 0, "height": 0, "frames": 0, "seconds": 0.0, "batch_size": 2}
+        (latent,) = run_node("CoDiEmptyLatent", model=model, **{name: name in streams for name in ALL}, **given)
+        elements = sum(stream[0].numel() for stream in latent["samples"].unbind()) if len(streams) > 1 else 0
+        found = []
+
+        def measure(executor, x, timesteps, context, *arguments, **named):
+            shape = [len(timesteps), 1, elements] if elements else list(x.shape)
+            with Peak() as peak:
+                result = executor(x, timesteps, context, *arguments, **named)
+            estimate = model.model.memory_required(shape, cond_shapes={"c_crossattn": [list(context.shape)]})
+            found.append(estimate / peak.most)
+            return result
+
+        model = model.clone()
+        model.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "test", measure)
+        sample(latent, model, steps=1, conditioning=conditioning)
+        return found
+
+    return call
+
+
+@pytest.mark.parametrize("checkpoint", ["tiny.safetensors", "mini (built in)"])
+@pytest.mark.parametrize(
+    "streams", [("image",), ("video",), ("audio",), ("text",), ("image", "audio"), ("image", "video", "audio", "text")]
+)
+def test_estimates_cover_the_peak_and_little_more(run_node, shares, checkpoint, streams):
     model, encoders, *_ = run_node("CoDiLoadModel", checkpoint=checkpoint)
-    conditioning = run_node("CoDiPromptText", prompt_encoders=encoders, text="three red stars")
-    given = {"width": 0, "height": 0, "frames": 0, "seconds": 0.0, "batch_size": 2}
-    (latent,) = run_node("CoDiEmptyLatent", model=model, **{name: name in streams for name in ALL}, **given)
-    elements = sum(stream[0].numel() for stream in latent["samples"].unbind()) if len(streams) > 1 else 0
-    found = []
-
-    def measure(executor, x, timesteps, *arguments, **named):
-        shape = [len(timesteps), 1, elements] if elements else list(x.shape)
-        with Peak() as peak:
-            result = executor(x, timesteps, *arguments, **named)
-        found.append(model.model.memory_required(shape) / peak.most)
-        return result
-
-    model = model.clone()
-    model.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "test", measure)
-    sample(latent, model, steps=1, conditioning=conditioning)
+    found = shares(model, run_node("CoDiPromptText", prompt_encoders=encoders, text="three red stars"), streams)
     # The prompt's counterpart, which hears nobody, needs less; so do small networks without attention at first.
+    assert found and 1 <= min(found) and max(found) < 4, found
+
+
+@pytest.mark.parametrize("images", [1, 4, 16])
+@pytest.mark.parametrize("stream", ["image", "text"])
+def test_estimates_count_the_tokens_of_contexts(run_node, shares, versatile, stream, images):
+    options = {"weight": 1.0, "focus": 0.5, "unconditional": "auto", "image": torch.rand(1, 32, 32, 3)}
+    context = run_node("CoDiContextImage", prompt_encoders=versatile[1], **options)
+    positive, negative = (
+        {f"{name}_{i}": context[k] for i in range(1, images + 1)} for k, name in enumerate(("context", "unconditional"))
+    )
+    mixture = run_node("CoDiMixContexts", contexts=positive, unconditionals=negative, method="concatenate")
+    found = shares(versatile[0], mixture, (stream,))
     assert found and 1 <= min(found) and max(found) < 4, found
 
 

@@ -60,6 +60,13 @@ def test_every_step_shows_every_stream(sample, empty, previews, streams, size):
         assert (first != last).any()
 
 
+@pytest.mark.parametrize(("shape", "size"), [((1, 4, 8, 8), (SIDE, SIDE)), ((1, 24, 1, 1), (SIDE, 24))])
+def test_versatile_diffusion_is_shown_too(run_node, versatile, sample, previews, shape, size):
+    conditioning = run_node("CoDiContextText", prompt_encoders=[versatile[1]], text=["a red star"])
+    sample({"samples": torch.zeros(shape)}, versatile[0], steps=2, conditioning=conditioning)
+    assert [(picture.width, picture.height) for picture in previews] == [size, size]
+
+
 def test_our_samplers_and_guider_show_them_too(run_node, tiny, empty, prompts, previews):
     positive, negative = prompts
     settings = {"seed": 0, "steps": 2, "cfg": 2.0, "sampler_name": "euler", "scheduler": "normal"}

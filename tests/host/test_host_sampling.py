@@ -144,30 +144,35 @@ def test_a_held_stream_stays_and_the_other_hears_it(host, run_node, sample, empt
     assert not torch.allclose(sound, held(other)[1])
 
 
-def test_nothing_is_predicted_of_a_held_stream(host, run_node, sample, empty, tiny):
-    """Which costs nothing and changes nothing: a mask that is almost 0 has the stream predicted."""
+def test_of_a_held_stream_nothing_is_predicted_and_it_speaks_without_noise(host, run_node, sample, empty, tiny):
     streams = host.module("nodes.streams")
     image, audio = empty()["samples"].unbind()
     picture = torch.randn(image.shape, generator=torch.Generator().manual_seed(5))
-    calls = []
-    handle = (
-        tiny[0]
-        .model.diffusion_model.diffuser.networks["image"]
-        .out.register_forward_pre_hook(lambda *_: calls.append(1))
-    )
+    network = tiny[0].model.diffusion_model.diffuser.networks["image"]
+    predicted, heard = [], []
+    handles = [
+        network.out.register_forward_pre_hook(lambda *_: predicted.append(1)),
+        network.environment_encoder.register_forward_pre_hook(lambda _, given: heard.append(given[0].clone())),
+    ]
 
     def held(value):
         masks = [streams.whole_mask(image, value), streams.whole_mask(audio, 1.0)]
         return sample({"samples": streams.join([picture, audio]), "noise_mask": streams.join(masks)})
 
     try:
-        exact = held(0.0)
-        assert calls == []
-        for one, almost in zip(exact, held(1e-9), strict=True):
-            torch.testing.assert_close(one, almost, atol=1e-3, rtol=1e-3)
-        assert calls
+        held(0.0)
+        assert not predicted
+        scaled = tiny[0].model.process_latent_in(picture)
+        assert heard
+        for latent in heard:
+            torch.testing.assert_close(latent, scaled.to(latent))
+        heard.clear()
+        held(1e-9)  # almost held: predicted, and noised like the others
+        assert predicted
+        assert not torch.allclose(heard[0], scaled.to(heard[0]), atol=0.1)
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
 
 
 SAMPLER = {"seed": 3, "steps": 2, "cfg": 2.5, "sampler_name": "dpmpp_2m", "scheduler": "sgm_uniform"}

@@ -27,6 +27,14 @@ RESULTS = {
     JOINT: {"image": 1, "audio": 1},
     "text_variation": {"text": 4},
     "two_images_and_text_interpolated": {"image": 4},
+    "vd_dual_guidance": {"image": 4},
+    "vd_edit": {"image": 4, "text": 1},
+    "vd_focus_sweep": {"image": 5},
+    "vd_image_to_text": {"text": 4},
+    "vd_image_variation": {"image": 5},
+    "vd_multi_image_blend_with_masks": {"image": 4},
+    "vd_text_to_image": {"image": 4},
+    "vd_text_variation": {"text": 4},
     "video_to_sound_held": {"video": 1, "audio": 1},
 }
 KINDS = {"SaveImage": "image", "SaveVideo": "video", "SaveAudioAdvanced": "audio", "PreviewAny": "text"}
@@ -140,7 +148,16 @@ def test_over_http(server):
 
 
 @pytest.mark.parametrize(
-    "name, colour, shape", [("sound_to_image", "green", "heart"), ("two_images_and_text_interpolated", "red", "star")]
+    "name, colour, shape",
+    [
+        ("sound_to_image", "green", "heart"),
+        ("two_images_and_text_interpolated", "red", "star"),
+        ("vd_dual_guidance", "blue", "star"),
+        ("vd_edit", "blue", "circle"),
+        ("vd_image_variation", "purple", "star"),
+        ("vd_multi_image_blend_with_masks", "red", "heart"),
+        ("vd_text_to_image", "green", "heart"),
+    ],
 )
 def test_pictures_show_what_was_asked_for(host, run, name, colour, shape):
     """At the workflow's own settings: most pictures, since the model is not always right."""

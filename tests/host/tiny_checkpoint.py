@@ -1,4 +1,4 @@
-"""A checkpoint with random weights for all four modalities, as small as the networks allow."""
+"""Checkpoints with random weights, as small as the networks allow: CoDi's four modalities, and Versatile Diffusion."""
 
 from __future__ import annotations
 
@@ -77,6 +77,23 @@ def tiny_config(backend):
     )
 
 
+def tiny_versatile_config(backend):
+    config = tiny_config(backend)
+    network = dataclasses.replace(
+        config.diffuser.networks["text"], in_channels=4, text_positions=None, connector=(False, False)
+    )
+    networks = {"image": network, "text": dataclasses.replace(network, in_channels=24, text_positions=2)}
+    return dataclasses.replace(
+        config,
+        name="tiny versatile",
+        diffuser=backend.config.DiffuserConfig(networks=networks, contexts=("text", "image")),
+        # Enough tokens for focus.
+        image_encoder=dataclasses.replace(config.image_encoder, patch=4, temporal=False),
+        audio_encoder=None,
+        audio_autoencoder=None,
+    )
+
+
 def tiny_parts(backend, config) -> dict[str, dict[str, torch.Tensor]]:
     torch.manual_seed(0)
     diffuser = backend.diffuser.Diffuser(config.diffuser)
@@ -84,15 +101,15 @@ def tiny_parts(backend, config) -> dict[str, dict[str, torch.Tensor]]:
         # Layers that begin as zero would hide whether streams hear each other.
         if parameter.ndim > 1 and not parameter.any():
             torch.nn.init.normal_(parameter, std=0.1)
-    parts = {f"diffuser.{name}": network.state_dict() for name, network in diffuser.networks.items()}
+    parts = {name: part.state_dict() for name, part in backend.parts.diffuser_parts(diffuser).items()}
     for name in backend.parts.part_names(config):
         if name not in parts:
             parts[name] = backend.parts.build(name, config).state_dict()
     return parts
 
 
-def save_tiny(path: Path, backend, without: tuple[str, ...] = ()) -> None:
-    """Write the checkpoint; parts named in `without` are left out."""
-    config = tiny_config(backend)
+def save_tiny(path: Path, backend, without: tuple[str, ...] = (), make_config=tiny_config) -> None:
+    """Write a checkpoint; parts named in `without` are left out."""
+    config = make_config(backend)
     parts = {name: part for name, part in tiny_parts(backend, config).items() if name not in without}
     backend.checkpoints.save_parts(path, config, parts)

@@ -31,6 +31,7 @@ PARTS = {
     "diffuser_audio": {"diffuser.audio"},
     "refine_audio": {"diffuser.audio"},
     "diffuser_text": {"diffuser.text"},
+    "refine_text": {"diffuser.text"},
     "diffuser_video": {"diffuser.image"},
     "refine_video": {"diffuser.image"},
     "refine2_video": {"diffuser.image"},
@@ -42,6 +43,7 @@ PARTS = {
     "alignment_image_text": {"diffuser.image", "diffuser.text"},
     "alignment_text_audio": {"diffuser.image", "diffuser.text", "diffuser.audio"},
     "alignment_audio_video": {"diffuser.image", "diffuser.text", "diffuser.audio"},
+    "realign_text_audio": {"diffuser.image", "diffuser.text", "diffuser.audio"},
 }
 
 

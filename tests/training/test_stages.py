@@ -191,8 +191,58 @@ def test_other_widths_have_no_gap(data, codi):
 def test_earlier_pairs_are_replayed(data, codi):
     replay = (("image", "text"), ("text", "audio"))
     stage = AlignmentStage(codi.diffuser, codi.prompt_encoders["text"], data, ("audio", "video"), replay)
-    turns = [frozenset(stage.batch(step, 2, 0)) & {"image", "text", "audio", "video"} for step in range(4)]
+    batches = [stage.batch(step, 2, 0) for step in range(4)]
+    turns = [batch.keys() & {"image", "text", "audio", "video"} for batch in batches]
     assert turns == [{"audio", "video"}, {"image", "text"}, {"audio", "video"}, {"text", "audio"}]
+    assert [len(batch["captions"]) for batch in batches] == [2, 8, 2, 8]  # clips cost more
+
+
+def test_speakers_are_as_noisy_as_listeners_or_less(data, codi, monkeypatch):
+    stage = AlignmentStage(codi.diffuser, codi.prompt_encoders["text"], data, ("image", "audio"))
+    environment, forward, levels = type(codi.diffuser).environment, type(codi.diffuser).forward, {}
+
+    def watched_environment(self, latents, timesteps):
+        levels["spoken"], levels["tokens"] = timesteps, environment(self, latents, timesteps)
+        return levels["tokens"]
+
+    def watched_forward(self, latents, timesteps, context, **settings):
+        levels["heard"] = timesteps
+        assert settings["environment"] is levels["tokens"]
+        return forward(self, latents, timesteps, context, **settings)
+
+    monkeypatch.setattr(type(codi.diffuser), "environment", watched_environment)
+    monkeypatch.setattr(type(codi.diffuser), "forward", watched_forward)
+    stage(stage.batch(0, 200, 0), torch.Generator().manual_seed(0))
+    spoken, heard = levels["spoken"], levels["heard"]
+    assert (spoken <= heard).all()
+    assert 0.4 < (spoken == heard).float().mean() < 0.6
+    assert 0.4 < (spoken / heard.clamp_min(1))[spoken < heard].mean() < 0.6
+    assert heard.float().mean() > 600  # noisy ones come more often
+
+
+def test_the_network_teaches_itself_from_the_full_description(data, codi):
+    quiet = {"contrast_weight": 0, "time_weight": 0, "gap_weight": 0}
+    streams = codi.diffuser, codi.prompt_encoders["text"], data, ("image", "audio")
+    stage = AlignmentStage(*streams, teach=True, **quiet)
+    batch = stage.batch(0, 8, 0)
+    assert stage(batch, torch.Generator().manual_seed(0))[1]["lesson"] > 1e-6
+    batch["captions"] = batch["described"]
+    for name, p in codi.diffuser.named_parameters():
+        if "connectors." in name and "proj_out" in name:
+            p.data.zero_()  # what is heard has no effect, and there is nothing to learn
+    loss, figures = stage(batch, torch.Generator().manual_seed(0))
+    assert figures["lesson"] == pytest.approx(0, abs=1e-9) and figures["image"] > 0.1
+    assert float(loss) == pytest.approx(0, abs=1e-9)
+
+
+def test_two_streams_with_time_learn_from_the_noise_too(data, codi):
+    quiet = {"contrast_weight": 0, "time_weight": 0, "gap_weight": 0}
+    stage = AlignmentStage(codi.diffuser, codi.prompt_encoders["text"], data, ("audio", "video"), teach=True, **quiet)
+    loss, figures = stage(stage.batch(0, 4, 0), torch.Generator().manual_seed(0))
+    timed = all(codi.diffuser.networks[n].config.environment_time for n in ("audio", "image"))
+    noise = (figures["audio"] + figures["video"]) / 2
+    expected = (noise + figures["lesson"]) / 2 if timed else figures["lesson"]
+    assert float(loss) == pytest.approx(expected, rel=1e-5)
 
 
 def test_alignment_parts(codi):

@@ -1,0 +1,80 @@
+"""Texts and images -> contexts of all tokens (SPEC_VD sections 4 and 5)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from .contexts import Context
+from .prompts.preprocess import clip_mask, clip_pixels
+from .versatile import focus_local
+
+_GREYS = {"black": 0.0, "grey": 0.5}
+UNCONDITIONAL = ("zeros", *_GREYS)
+
+
+def text_context(all_tokens: Callable[[list[str]], Tensor], texts: Sequence[str]) -> Context:
+    """A context of all tokens of each text; its unconditional twin is that of the empty text.
+
+    `all_tokens` is the encoder: texts -> ``[B, L, D]``.
+    """
+    tokens = all_tokens([*texts, ""])
+    return Context("text", tokens[:-1], tokens[-1:].expand(len(texts), -1, -1))
+
+
+def image_context(
+    all_tokens: Callable[[Tensor, Tensor | None], Tensor],
+    side: int,
+    pixels: Tensor,
+    mask: Tensor | None = None,
+    weight: float = 1.0,
+    focus: float = 0.5,
+    unconditional: str | None = None,
+) -> Context:
+    """A context of the class token and all patches of each image; see `CoDi.context`.
+
+    `all_tokens` is the encoder, see `ImageEncoder.all_tokens`, which looks at squares of `side` pixels; it
+    brings what it is given to where it computes.
+
+    `ValueError` if an argument does not fit.
+    """
+    if unconditional not in (None, *UNCONDITIONAL):
+        raise ValueError(f"There is no unconditional {unconditional!r}; choose from {', '.join(UNCONDITIONAL)}.")
+    if not torch.is_tensor(pixels) or pixels.ndim != 4 or pixels.shape[1] != 3:
+        raise ValueError(f"An image context takes images [B, 3, H, W] in 0..1, not {_described(pixels)}.")
+    if not math.isfinite(weight):
+        raise ValueError(f"The weight {weight} cannot be used: choose a finite number, such as 1.")
+    if mask is not None:
+        mask = clip_mask(_checked(mask, len(pixels)), *pixels.shape[2:], side)
+    tokens = all_tokens(clip_pixels(pixels, side, by_way_of_signed=False), mask)
+    if focus != 0.5:
+        tokens = focus_local(tokens, focus)
+    tokens = tokens * weight
+
+    def of_nothing(name: str) -> Tensor:
+        if name == "zeros":
+            return torch.zeros_like(tokens)
+        plain = torch.full((1, 3, side, side), _GREYS[name])
+        return all_tokens(clip_pixels(plain, side), None).expand_as(tokens)
+
+    if unconditional is None:
+        return Context("image", tokens, of_nothing("zeros"), unconditional_for_text=of_nothing("black"))
+    return Context("image", tokens, of_nothing(unconditional))
+
+
+def _checked(mask: Tensor, count: int) -> Tensor:
+    """The mask of a batch of images, brought to the batch size."""
+    if not torch.is_tensor(mask) or mask.ndim != 4 or mask.shape[1] != 1 or len(mask) not in (1, count):
+        raise ValueError(
+            f"The mask is {_described(mask)}: give one of [{count}, 1, height, width], or [1, 1, height, width]."
+        )
+    if not mask.numel() or not mask.isfinite().all():
+        raise ValueError("The mask is empty or holds values that are not finite (NaN or infinity).")
+    return mask.expand(count, -1, -1, -1)
+
+
+def _described(value: object) -> str:
+    return str(list(value.shape)) if torch.is_tensor(value) else f"a {type(value).__name__}"

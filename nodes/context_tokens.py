@@ -1,0 +1,115 @@
+"""Contexts of all tokens in CONDITIONING, for models that have layers for each kind of context.
+
+The tokens of several contexts lie in one tensor, side by side, so that stock nodes do to all of them what they do to a
+prompt; beside it is told whose they are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..codi_backend.contexts import Context, MixedContext
+from ..codi_backend.diffuser import Contexts, draw_contexts
+from ..codi_backend.diffusion import STEPS
+
+# Keys in the options of a conditioning: `Shares`, and the tokens that take the place of the others for texts.
+KEY, FOR_TEXT = "codi_contexts", "codi_tokens_for_text"
+
+
+@dataclass(frozen=True)
+class Share:
+    """What a context has of the result, and how many of the tokens are its own; None: all that are left."""
+
+    kind: str
+    ratio: float = 1.0
+    count: int | None = None
+
+
+@dataclass(frozen=True)
+class Shares:
+    """Whose the tokens of a conditioning are, in their order, and how the contexts are mixed.
+
+    The last context has what the others leave, so that the stock ConditioningConcat appends tokens to it.
+    """
+
+    contexts: tuple[Share, ...]
+    mixing: str = "attention"
+
+    def split(self, tokens: Tensor) -> list[Tensor]:
+        """The tokens ``[B, L, D]`` of each context. `ValueError` that lacks a beginning if there are too few."""
+        counts = [share.count for share in self.contexts[:-1]]
+        if (rest := tokens.shape[1] - sum(counts)) < 1:
+            raise ValueError(
+                f"{tokens.shape[1]} tokens are too few for {len(self.contexts)} contexts; connect the mixture as it is."
+            )
+        return list(tokens.split([*counts, rest], 1))
+
+    def given(self, tokens: Tensor) -> Contexts:
+        """What the diffuser is told."""
+        return [(share.kind, own, share.ratio) for share, own in zip(self.contexts, self.split(tokens))]
+
+    def draw(self, slots: int, seed: int, timestep: float) -> list[int] | None:
+        """For mixing by layer, the context of each slot: drawn anew for each step, the same for every prediction."""
+        if self.mixing != "layer":
+            return None
+        generator = torch.Generator().manual_seed((seed * STEPS + int(timestep)) % 2**63)
+        return draw_contexts([share.ratio for share in self.contexts], slots, generator)
+
+
+def to_conditioning(mixed: MixedContext, known: int) -> list:
+    """The CONDITIONING that knows the first `known` contexts, and of the others what guidance leads away from."""
+    tokens, for_text = ([own for _, own, _ in mixed.given(output, known)] for output in ("image", "text"))
+    counts = [*(own.shape[1] for own in tokens[:-1]), None]
+    shares = tuple(Share(c.kind, ratio, count) for c, ratio, count in zip(mixed.contexts, mixed.ratios, counts))
+    options = {KEY: Shares(shares, mixed.mixing)}
+    if any(context.unconditional_for_text is not None for context in mixed.contexts[known:]):
+        options[FOR_TEXT] = torch.cat(for_text, 1)
+    return [[torch.cat(tokens, 1), options]]
+
+
+def conditionings(context: Context | MixedContext) -> tuple[list, list]:
+    """CONDITIONING of a context, and of what guidance leads away from."""
+    mixed = context if isinstance(context, MixedContext) else MixedContext((context,), (1.0,))
+    return to_conditioning(mixed, len(mixed.contexts)), to_conditioning(mixed, 0)
+
+
+def single(name: str, conditioning) -> tuple[Tensor, dict]:
+    """Tokens and options of a CONDITIONING that is one context. `ValueError` about the input `name` if it is not."""
+    tokens, options = _only(name, conditioning)
+    if len(options[KEY].contexts) > 1:
+        raise ValueError(f"{name}: this is a mixture already; connect the contexts that it is made of.")
+    return tokens, options
+
+
+def to_contexts(name: str, positive, other: str, negative) -> MixedContext:
+    """The contexts of two CONDITIONINGs, as `conditionings` makes them, from inputs of these names.
+
+    `ValueError` about one of the inputs where these are not such contexts, or do not go together.
+    """
+    (tokens, options), (away, other_options) = _only(name, positive), _only(other, negative)
+    shares, others = options[KEY].contexts, other_options[KEY].contexts
+    if [share.kind for share in shares] != [share.kind for share in others]:
+        raise ValueError(f"{other}: this is of other contexts than {name}; connect both outputs of the same node.")
+    parts = [_split(name, options[KEY], tokens), _split(other, other_options[KEY], away)]
+    if FOR_TEXT in other_options:
+        parts.append(_split(other, other_options[KEY], other_options[FOR_TEXT]))
+    contexts = tuple(Context(share.kind, *own) for share, *own in zip(shares, *parts))
+    return MixedContext(contexts, tuple(share.ratio for share in shares), options[KEY].mixing)
+
+
+def _only(name: str, conditioning) -> tuple[Tensor, dict]:
+    if len(conditioning) != 1:
+        raise ValueError(f"{name}: this holds {len(conditioning)} contexts that apply side by side; connect one.")
+    if KEY not in conditioning[0][1]:
+        raise ValueError(f"{name}: this is a prompt, not a context; connect CoDi Context (Text) or (Image).")
+    return conditioning[0]
+
+
+def _split(name: str, shares: Shares, tokens: Tensor) -> list[Tensor]:
+    try:
+        return shares.split(tokens)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error

@@ -1,0 +1,61 @@
+"""Versatile Diffusion's focus for what other models take from an image."""
+
+from __future__ import annotations
+
+import copy
+
+from comfy_api.latest import io
+
+from ..codi_backend.versatile.focus import focus_local
+from .types import CATEGORY
+from .vision_outputs import layout, token_fields
+
+
+class CoDiFocus(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="CoDiFocus",
+            display_name="CoDi Focus",
+            category=f"{CATEGORY}/conditioning",
+            description="Moves what an image tells a model towards what it shows or towards how it looks.",
+            search_aliases=["style", "semantic", "disentanglement", "clip vision", "redux", "svd", "codi"],
+            inputs=[
+                io.ClipVisionOutput.Input(
+                    "clip_vision_output",
+                    tooltip="From CLIP Vision Encode, for a node that reads tokens, such as Apply Style Model.",
+                ),
+                io.Float.Input(
+                    "focus",
+                    default=0.5,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="0: what the image shows, less of its style; 0.5: all of it, unchanged; 1: little but "
+                    "its style.",
+                ),
+            ],
+            outputs=[
+                io.ClipVisionOutput.Output(
+                    display_name="clip_vision_output",
+                    tooltip="The same with its local tokens changed. Tokens and embeddings for the whole image stay.",
+                )
+            ],
+        )
+
+    @classmethod
+    def execute(cls, clip_vision_output, focus) -> io.NodeOutput:
+        name = "clip_vision_output"
+        fields = token_fields(clip_vision_output, name)
+        if focus == 0.5:
+            return io.NodeOutput(clip_vision_output)
+        local = layout(clip_vision_output, fields, name).local
+        changed = copy.copy(clip_vision_output)
+        for field, tokens in fields.items():
+            flat = tokens.flatten(0, -3)
+            try:
+                focused = focus_local(flat, focus, whole=flat.shape[1] - local)
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from error
+            setattr(changed, field, focused.view_as(tokens))
+        return io.NodeOutput(changed)
