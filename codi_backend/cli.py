@@ -212,7 +212,7 @@ def _train(options: argparse.Namespace) -> None:
 
     from .training.recipe import OPTIONS, STAGES, VERSATILE, run_stage
 
-    usual = Path("runs/versatile" if options.stage == VERSATILE else "runs/mini")
+    usual = Path("runs/versatile" if options.stage in VERSATILE else "runs/mini")
 
     for stage in STAGES if options.stage == "all" else (options.stage,):
         recipe = dataclasses.replace(OPTIONS[stage], **changes) if stage in OPTIONS else None

@@ -65,7 +65,7 @@ def test_every_part_is_half_precision_with_a_training_record():
         [part] = read.parts
         own = part.startswith(("diffuser.", "contexts."))
         stages = [record["stage"] for record in read.training]
-        assert (stages == [VERSATILE]) == own and stages, path.name
+        assert (stages == list(VERSATILE)) == own and stages, path.name
         assert {t.dtype for state in read.parts.values() for t in state.values()} == {torch.float16}, path.name
         parts |= read.parts.keys()
     assert parts == CoDi(vd_mini.CONFIG).parts().keys()

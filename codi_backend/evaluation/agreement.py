@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -10,7 +11,7 @@ from typing import Any
 from ..data.captions import ATTRIBUTES
 from ..data.world import COLOURS, COUNTS, SHAPES, TEMPI
 from .figures import Figure, mean, share
-from .runs import COUPLINGS
+from .runs import ALL, COUPLINGS
 
 Record = Mapping[str, Any]
 Records = Mapping[str, Sequence[Record]]
@@ -36,6 +37,23 @@ def coupling(records: Records) -> list[Figure]:
         for attribute, right in _agreement(apart, streams).items():
             value = _by_frequencies(_left_open(apart, streams, attribute))
             figures.append(Figure(f"{name}, own frequencies", attribute, value, value, value, len(right)))
+    return figures
+
+
+def adherence(records: Records) -> list[Figure]:
+    """How often each stream has what the prompt says, jointly and independently."""
+    figures: list[Figure] = []
+    for run, streams in [*COUPLINGS.items(), ("coupling_none", ALL)]:
+        together = " + ".join(NAMES[s] for s in streams) if run in COUPLINGS else "independent"
+        for stream, attribute in itertools.product(streams, ATTRIBUTES):
+            right = [
+                record[stream][attribute] == record["scene"][attribute]
+                for record in records.get(run, ())
+                if stream in record
+                and attribute not in record["left_out"]
+                and all(tells(stream, attribute, r["count"]) for r in (record["scene"], record[stream]))
+            ]
+            figures += share(f"{together} → {NAMES[stream]}", attribute, right)
     return figures
 
 
@@ -91,6 +109,11 @@ def _left_open(records: Sequence[Record], streams: Sequence[str], attribute: str
 
 def _tellers(streams: Sequence[str], attribute: str) -> list[str]:
     return [s for s in streams if not (s == "image" and attribute == "tempo")]
+
+
+def tells(stream: str, attribute: str, count: int | None) -> bool:
+    """Whether a stream of `count` objects can tell an attribute; one object has no tempo, and neither has a picture."""
+    return bool(_tellers([stream], attribute)) and not (attribute == "tempo" and count == 1)
 
 
 def _by_frequencies(said: Sequence[tuple[Any, ...]]) -> float:

@@ -1,4 +1,4 @@
-"""The six tables, from the records of the runs."""
+"""The seven tables, from the records of the runs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ..data.captions import ATTRIBUTES
-from .agreement import NAMES, Record, Records, coupling, synchrony
+from .agreement import NAMES, Record, Records, adherence, coupling, synchrony, tells
 from .figures import Figure, share
 from .runs import ALL, INTERPOLATIONS
 
@@ -42,7 +42,7 @@ class Table:
 
 
 def make_tables(records: Records) -> list[Table]:
-    """All six tables from the records of each run by name; what was not run has no figures."""
+    """All seven tables from the records of each run by name; what was not run has no figures."""
     return [
         Table(
             "fidelity",
@@ -78,6 +78,14 @@ def make_tables(records: Records) -> list[Table]:
             "do. Tempo: unless a stream has a single object. A stream in which the judge cannot tell does not agree.",
             ATTRIBUTES,
             tuple(coupling(records)),
+        ),
+        Table(
+            "adherence",
+            "What the prompt says, in company",
+            "The same runs: how often does each stream have an attribute that the prompt names? What other streams say "
+            "adds to the prompt and must not drown it.",
+            ATTRIBUTES,
+            tuple(adherence(records)),
         ),
         Table(
             "synchrony",
@@ -127,16 +135,11 @@ def against_scene(
         if output not in record:
             continue
         scene, judged = record["scene"], record[output]
-        told = [a for a in attributes if _has(prompt, a, scene["count"]) and _has(output, a, scene["count"])]
+        told = [a for a in attributes if tells(prompt, a, scene["count"]) and tells(output, a, scene["count"])]
         for attribute in told:
             right[attribute].append(judged[attribute] == scene[attribute])
         right["all"].append(all(judged[a] == scene[a] for a in told))
     return [f for column, values in right.items() for f in share(row, column, values, target=targets.get(column))]
-
-
-def _has(modality: str, attribute: str, count: int) -> bool:
-    """Whether this modality can tell an attribute; a single object has no tempo, and neither has a picture."""
-    return attribute != "tempo" or (modality != "image" and count > 1)
 
 
 def _interpolation(records: Records) -> list[Figure]:

@@ -90,8 +90,7 @@ class AlignmentStage(DiffusionStage):
     def forward(self, batch: dict[str, Any], generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         noisy, noise, timesteps = self.noised(batch, generator)
         context = self.context(batch, generator)
-        share = (2 * torch.rand(len(timesteps), generator=generator)).clamp(max=1).to(timesteps.device)
-        spoken_at = (share * timesteps).long()
+        spoken_at = speaking_times(timesteps, generator)
         spoken = {m: add_noise(batch[m].to(noise[m]), noise[m], spoken_at, self.alphas) for m in noisy}
         environment = self.diffuser.environment(spoken, spoken_at)
         predicted = self.diffuser(noisy, timesteps, context, alignment="paper", environment=environment)
@@ -119,3 +118,9 @@ class AlignmentStage(DiffusionStage):
             loss = loss + self.gap_weight * gap
             figures["gap"] = float(gap.detach())
         return loss, figures
+
+
+def speaking_times(timesteps: Tensor, generator: torch.Generator) -> Tensor:
+    """Noise levels of speakers by those of their listeners, ``[B]``: the same for half of them, lower for others."""
+    share = (2 * torch.rand(len(timesteps), generator=generator)).clamp(max=1).to(timesteps.device)
+    return (share * timesteps).long()

@@ -1,8 +1,9 @@
 """The small model's stages, from nothing to the shipped weights: what each reads, how long it trains, what it writes.
 
 A run folder holds ``config.json`` (the configuration, completed as stages measure their scale factors), ``parts/`` (one
-file a part), the latents of the training scenes, and one folder a stage with its state and loss curve. The stage
-"versatile" makes another model, Versatile Diffusion, in a run folder of its own, from parts of the shipped small CoDi.
+file a part), the latents of the training scenes, and one folder a stage with its state and loss curve. The stages
+"versatile" and its refinements make another model, Versatile Diffusion, in a run folder of its own, from parts of the
+shipped small CoDi.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from .diffusers import DiffuserStage
 from .environment import EnvironmentStage
 from .execution import Execution
 from .latents import SceneLatents
+from .listening import ListeningStage
 from .loop import Options, Stage, train
 from .prompts import PromptStage
 from .samples import write_samples
@@ -36,7 +38,7 @@ from .text_autoencoder import TextAutoencoderStage
 from .versatile import VersatileStage, start_from
 from .versatile_scenes import VersatileScenes
 
-VERSATILE = VersatileStage.name
+VERSATILE = ("versatile", "refine_versatile", "refine2_versatile")  # the stages of the other model
 OPTIONS = {
     "autoencoder_image": Options(steps=2500, batch_size=16, learning_rate=1.5e-3),
     "autoencoder_audio": Options(steps=1000, batch_size=16, learning_rate=1.5e-3),
@@ -65,9 +67,15 @@ OPTIONS = {
     "alignment_text_audio": Options(steps=600, batch_size=32, learning_rate=1.5e-3, warmup=50, save_every=100),
     "alignment_audio_video": Options(steps=450, batch_size=8, learning_rate=1.5e-3, warmup=50, save_every=50),
     "realign_text_audio": Options(steps=200, batch_size=32, learning_rate=7e-4, warmup=50, save_every=50),
-    VERSATILE: Options(steps=3600, batch_size=48, warmup=100, save_every=200, log_every=40),
+    "listening_image": Options(steps=2400, batch_size=64, learning_rate=1.5e-3, warmup=50, save_every=200),
+    "listening2_image": Options(steps=1200, batch_size=64, learning_rate=1e-3, warmup=50, save_every=100),
+    "listening_audio": Options(steps=800, batch_size=32, learning_rate=1.5e-3, warmup=50, save_every=100),
+    "listening_video": Options(steps=450, batch_size=8, learning_rate=1e-3, warmup=50, save_every=50),
+    "versatile": Options(steps=3600, batch_size=48, warmup=100, save_every=200, log_every=40),
+    "refine_versatile": Options(steps=3000, batch_size=48, warmup=100, save_every=200, log_every=40),
+    "refine2_versatile": Options(steps=1200, batch_size=48, warmup=50, save_every=200, log_every=40),
 }
-STAGES = tuple(name for name in OPTIONS if name != VERSATILE)
+STAGES = tuple(name for name in OPTIONS if name not in VERSATILE)
 SCENES = 16_000
 
 # Standard deviation of scaled latents, 1 elsewhere. At equal noise a text is thus more readable than a picture: texts
@@ -83,6 +91,12 @@ _PROMPTS = {
 }
 # Pairs of latent alignment in the paper's order.
 _PAIRS = (("image", "text"), ("text", "audio"), ("audio", "video"))
+# The same pairs, listener first, by the stream that learns to follow. Texts follow at once.
+_LISTENING = {
+    "image": (("image", "text"),),
+    "audio": (("audio", "text"), ("audio", "video")),
+    "video": (("video", "audio"), ("image", "text")),
+}
 
 
 def run_stage(
@@ -101,7 +115,7 @@ def run_stage(
     options = options or OPTIONS[name]
     out.mkdir(parents=True, exist_ok=True)
     (out / "parts").mkdir(exist_ok=True)
-    if name == VERSATILE:
+    if name in VERSATILE:
         _begin_versatile(out)
     torch.manual_seed(options.seed)
     execution = execution or Execution()
@@ -150,13 +164,15 @@ def _build(name: str, out: Path, report: Callable[[str], None]) -> tuple[Stage, 
         return stage, {name.replace("_", "s.", 1): stage.autoencoder}
     codi = CoDi(config)
     parts = codi.parts()
-    if kind == VERSATILE:
-        _load(codi, out, *_lent())
-        start_from(codi.diffuser, read_parts("mini", ["diffuser.image"]).parts["diffuser.image"])
-        stage = VersatileStage(
-            codi.diffuser, codi.prompt_encoders["text"], VersatileScenes.load_or_encode(out, codi, report=report)
-        )
-        return stage, {part: module for part, module in parts.items() if part not in _lent()}
+    if name in VERSATILE:
+        own = {part: module for part, module in parts.items() if part not in _lent()}
+        _load(codi, out, *(_lent() if name == VERSATILE[0] else parts))
+        if name == VERSATILE[0]:
+            start_from(codi.diffuser, read_parts("mini", ["diffuser.image"]).parts["diffuser.image"])
+        scenes = VersatileScenes.load_or_encode(out, codi, report=report)
+        stage = VersatileStage(codi.diffuser, codi.prompt_encoders["text"], scenes)
+        stage.name = name
+        return stage, own
     if name == "prompts":
         _load(codi, out, "autoencoders.image", "autoencoders.audio")
         stage = PromptStage(
@@ -167,6 +183,17 @@ def _build(name: str, out: Path, report: Callable[[str], None]) -> tuple[Stage, 
         part = "prompt_encoders.audio" if rest == "audio" else "prompt_encoders.image"
         _load(codi, out, "prompt_encoders.text", *([part] if rest == "video" else []))
         return BridgingStage(codi, rest), {part: parts[part]}
+    if kind.startswith("listening"):
+        pairs = _LISTENING[rest]
+        streams = tuple(dict.fromkeys(m for pair in pairs for m in pair))
+        _load(codi, out, "prompt_encoders.text", *{f"diffuser.{modality(m).network}" for m in streams})
+        _load(codi, out, *(f"autoencoders.{modality(m).network}" for m in streams))
+        data = SceneLatents.load_or_encode(out, codi, streams, (), SCENES, report=report)
+        stage = ListeningStage(codi.diffuser, codi.prompt_encoders["text"], data, pairs)
+        stage.name = name
+        stage.samples = functools.partial(write_samples, codi, pairs[0])
+        part = f"diffuser.{modality(rest).network}"
+        return stage, {part: parts[part]}
     pair = tuple(rest.split("_"))
     aligning = kind in ("alignment", "realign")
     earlier = _PAIRS[: _PAIRS.index(pair)] if aligning else ()
@@ -203,7 +230,7 @@ def _begin_versatile(out: Path) -> None:
     if (out / "config.json").exists():
         if _config(out).diffuser.contexts:
             return
-        raise ValueError(f"{out} is the run folder of another model: train {VERSATILE} in a new one.")
+        raise ValueError(f"{out} is the run folder of another model: train {VERSATILE[0]} in a new one.")
     shipped = [read_parts(file) for file in resolve("mini")]
     usual = shipped[0].config
     scales = {}

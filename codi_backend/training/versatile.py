@@ -17,16 +17,16 @@ from .diffusers import DiffusionStage
 from .versatile_scenes import VersatileScenes
 
 _BOTH = ("text", "image")
-# What is made of which contexts, one turn a step. Texts, which learn from nothing, are cheap.
+# What is made of which contexts, one turn a step. Which of two contexts a picture shall follow takes longest to learn.
 _TURNS = (
     ("image", ("text",)),
+    ("image", _BOTH),
     ("text", ("text",)),
     ("image", ("image",)),
     ("text", ("image",)),
     ("image", _BOTH),
-    ("text", ("text",)),
-    ("text", ("image",)),
     ("text", _BOTH),
+    ("image", _BOTH),
 )
 _TEXTS_PER_PICTURE = 2
 

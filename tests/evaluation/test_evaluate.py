@@ -9,6 +9,7 @@ import pytest
 
 from codi_backend.cli import main
 from codi_backend.evaluation import evaluate as module
+from codi_backend.evaluation.agreement import adherence
 from codi_backend.evaluation.evaluate import evaluate
 from codi_backend.evaluation.runs import RUNS
 
@@ -36,9 +37,8 @@ def tables(out):
 
 
 def test_files(out):
-    plots = {
-        f"evaluation_{key}.png" for key in ("fidelity", "bridging", "interpolation", "coupling", "synchrony", "held")
-    }
+    keys = ("fidelity", "bridging", "interpolation", "coupling", "adherence", "synchrony", "held")
+    plots = {f"evaluation_{key}.png" for key in keys}
     assert {path.name for path in out.iterdir()} == {"evaluation.json", "evaluation.md", "runs"} | plots
     assert {path.name for path in (out / "runs").iterdir()} == {f"{name}.json" for name in FAST}
 
@@ -82,6 +82,28 @@ def test_coupling(tables):
     assert figures["text + image + sound, independent", "tempo"]["target"] == 0.5
     assert ("image + sound, independent", "tempo") not in figures
     assert 0 <= figures["image + sound, own frequencies", "shape"]["value"] < 0.4
+
+
+def test_what_the_prompt_says_in_company(tables):
+    figures = tables["adherence"]
+    streams = {"text", "image", "video", "sound"}
+    assert {row for row, _ in figures if row.startswith("text + image + video")} == {
+        f"text + image + video + sound → {stream}" for stream in streams
+    }
+    assert {row for row, _ in figures if row.startswith("independent")} == {f"independent → {s}" for s in streams}
+    assert {f["value"] for f in figures.values()} == {1.0}
+    assert figures["video + sound → video", "colour"]["n"] == SAMPLES > figures["video + sound → video", "tempo"]["n"]
+    assert ("text + image + sound → image", "tempo") not in figures
+
+
+def test_a_stream_that_heeds_its_company_alone():
+    scene = {"colour": "red", "shape": "star", "count": 2, "tempo": "slow"}
+    heard = {"colour": "blue", "shape": "heart", "count": 2, "tempo": "slow"}
+    records = {"coupling_text_audio": [{"scene": scene, "left_out": ["shape"], "text": scene, "audio": heard}]}
+    figures = {(f.row, f.column): f.value for f in adherence(records)}
+    assert figures["text + sound → text", "colour"] == 1 and figures["text + sound → sound", "colour"] == 0
+    assert figures["text + sound → sound", "count"] == figures["text + sound → sound", "tempo"] == 1
+    assert ("text + sound → sound", "shape") not in figures
 
 
 def test_synchrony(tables):

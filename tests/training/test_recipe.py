@@ -44,6 +44,10 @@ PARTS = {
     "alignment_text_audio": {"diffuser.image", "diffuser.text", "diffuser.audio"},
     "alignment_audio_video": {"diffuser.image", "diffuser.text", "diffuser.audio"},
     "realign_text_audio": {"diffuser.image", "diffuser.text", "diffuser.audio"},
+    "listening_image": {"diffuser.image"},
+    "listening2_image": {"diffuser.image"},
+    "listening_audio": {"diffuser.audio"},
+    "listening_video": {"diffuser.image"},
 }
 
 

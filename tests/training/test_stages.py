@@ -16,6 +16,7 @@ from codi_backend.training.bridging import BridgingStage
 from codi_backend.training.contrast import Contrast, TimeContrast
 from codi_backend.training.diffusers import DiffuserStage, alignment_parts
 from codi_backend.training.environment import EnvironmentStage
+from codi_backend.training.listening import ListeningStage
 from codi_backend.training.loop import Options, train
 from codi_backend.training.prompts import PromptStage
 
@@ -243,6 +244,61 @@ def test_two_streams_with_time_learn_from_the_noise_too(data, codi):
     noise = (figures["audio"] + figures["video"]) / 2
     expected = (noise + figures["lesson"]) / 2 if timed else figures["lesson"]
     assert float(loss) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "network"),
+    [
+        ((("image", "text"),), "image"),
+        ((("audio", "text"), ("audio", "video")), "audio"),
+        ((("video", "audio"), ("image", "text")), "image"),
+    ],
+)
+def test_listening(tmp_path, data, codi, pairs, network):
+    stage = ListeningStage(codi.diffuser, codi.prompt_encoders["text"], data, pairs)
+    connectors = {n for part in LISTENING[1:] for n in named(stage, f"diffuser.networks.{network}.{part}")}
+    assert learning(stage) == connectors
+    names = trained(stage, tmp_path)
+    assert names <= connectors
+    assert all(any(n.startswith(f"diffuser.networks.{network}.{part}") for n in names) for part in LISTENING[1:])
+
+
+def test_listeners_take_turns(data, codi):
+    pairs = (("video", "audio"), ("image", "text"))
+    stage = ListeningStage(codi.diffuser, codi.prompt_encoders["text"], data, pairs)
+    batches = [stage.batch(step, 2, 0) for step in range(3)]
+    turns = [batch.keys() & {"image", "text", "audio", "video"} for batch in batches]
+    assert turns == [{"audio", "video"}, {"image", "text"}, {"audio", "video"}]
+    assert [len(batch["captions"]) for batch in batches] == [2, 16, 2]  # clips cost more
+
+
+def test_listeners_hear_up_to_three_voices(data, codi, monkeypatch):
+    stage = ListeningStage(codi.diffuser, codi.prompt_encoders["text"], data, (("audio", "text"), ("audio", "video")))
+    network, heard = type(codi.diffuser.networks["audio"]), []
+    forward = network.forward
+
+    def watched(self, x, emb, context, sources=(), gate=0.0):
+        if gate:
+            heard.append([tokens for tokens, weight in sources])
+        return forward(self, x, emb, context, sources, gate)
+
+    monkeypatch.setattr(network, "forward", watched)
+    for step in range(0, 8, 2):
+        stage(stage.batch(step, 2, 0), torch.Generator().manual_seed(0))
+    assert [len(voices) for voices in heard] == [1, 2, 3, 1]
+    assert not torch.equal(*heard[1])  # each through noise of its own
+
+
+def test_listeners_learn_what_the_description_says(data, codi):
+    stage = ListeningStage(codi.diffuser, codi.prompt_encoders["text"], data, (("image", "text"),))
+    batch = stage.batch(0, 8, 0)
+    loss, figures = stage(batch, torch.Generator().manual_seed(0))
+    assert float(loss) == pytest.approx(figures["text to image"], rel=1e-5) and float(loss) > 1e-6
+    batch["captions"] = batch["described"]
+    for name, p in codi.diffuser.named_parameters():
+        if "connectors." in name and "proj_out" in name:
+            p.data.zero_()  # what is heard has no effect, and there is nothing to learn
+    assert float(stage(batch, torch.Generator().manual_seed(0))[0]) == pytest.approx(0, abs=1e-9)
 
 
 def test_alignment_parts(codi):
