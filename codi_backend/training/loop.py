@@ -28,6 +28,8 @@ class Options:
     """How to train a stage. `save_every` and `log_every` are in steps, `seed` fixes weights, data and noise.
 
     `batch_size` samples make one update, however many processes and micro-batches share them (see `Execution`).
+    `keep` is the share that the weights with which the stage begins have in those with which it ends: a further round
+    learns what was missing, and forgets some of what was there.
     """
 
     steps: int
@@ -40,6 +42,7 @@ class Options:
     seed: int = 0
     save_every: int = 500
     log_every: int = 20
+    keep: float = 0.0
 
 
 class Stage(nn.Module):
@@ -92,7 +95,8 @@ def train(
     """Train a stage, or go on with it where it stopped.
 
     Writes ``out/<stage>/state.pt`` (everything that a resume needs), ``loss.json``, ``loss.png``, TensorBoard events
-    and what the stage writes into ``samples``. At the end the trained parameters of `stage` are their averages (EMA).
+    and what the stage writes into ``samples``. At the end the trained parameters of `stage` are their averages (EMA),
+    or between these and what they were, see `Options.keep`.
     Under `accelerate launch` the processes share every batch, and the first of them reports and writes.
 
     Returns
@@ -125,6 +129,7 @@ def train(
     keepers = {"optimizer": optimizer, "schedule": schedule}
     if accelerator.scaler is not None:
         keepers["scaler"] = accelerator.scaler
+    begun_with = {name: p.detach().clone() for name, p in trained.items()} if options.keep else {}
     state = State(folder / "state.pt", trained, keepers)
     first, seconds, history, recent = state.load(options)
     curves = Curves(folder, stage.name, first) if accelerator.is_main_process and first < options.steps else None
@@ -178,6 +183,9 @@ def train(
     if curves:
         curves.close()
     state.use_average()
+    with torch.no_grad():
+        for name, earlier in begun_with.items():
+            trained[name].lerp_(earlier, options.keep)
     return {
         "stage": stage.name,
         "options": asdict(options),

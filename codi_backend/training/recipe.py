@@ -73,7 +73,7 @@ OPTIONS = {
     "listening_video": Options(steps=450, batch_size=8, learning_rate=1e-3, warmup=50, save_every=50),
     "versatile": Options(steps=3600, batch_size=48, warmup=100, save_every=200, log_every=40),
     "refine_versatile": Options(steps=3000, batch_size=48, warmup=100, save_every=200, log_every=40),
-    "refine2_versatile": Options(steps=1200, batch_size=48, warmup=50, save_every=200, log_every=40),
+    "refine2_versatile": Options(steps=1200, batch_size=48, warmup=50, save_every=200, log_every=40, keep=0.5),
 }
 STAGES = tuple(name for name in OPTIONS if name not in VERSATILE)
 SCENES = 16_000
@@ -139,8 +139,11 @@ def run_stage(
 
 
 def _has_record(path: Path, stage: str, options: Options) -> bool:
-    done = {"stage": stage, "options": dataclasses.asdict(options)}
-    return path.exists() and any(done.items() <= record.items() for record in read_parts(path).training)
+    if not path.exists():
+        return False
+    records = [record for record in read_parts(path).training if record["stage"] == stage]
+    usual = {f.name: f.default for f in dataclasses.fields(Options) if f.default is not dataclasses.MISSING}
+    return any(usual | record["options"] == dataclasses.asdict(options) for record in records)
 
 
 def pack(out: Path, destination: Path) -> list[Path]:

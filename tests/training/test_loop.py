@@ -161,6 +161,14 @@ def test_result_is_the_average(folder, straight):
         assert not torch.equal(saved["trained"][name], averaged)
 
 
+def test_a_round_may_keep_some_of_what_was_there(tmp_path, straight):
+    begun, learnt = Line().state_dict(), straight[0]
+    kept, _, record = run(tmp_path, dataclasses.replace(OPTIONS, keep=0.25))
+    for name in learnt:
+        torch.testing.assert_close(kept[name], 0.75 * learnt[name] + 0.25 * begun[name])
+    assert record["options"]["keep"] == 0.25 and not equal(kept, learnt)
+
+
 def test_frozen_parameters_stay(straight):
     assert equal({"weight": straight[0]["fixed.weight"]}, Line().fixed.state_dict())
 
