@@ -36,19 +36,22 @@ def test_loads():
 
 
 def test_size():
-    assert sum(path.stat().st_size for path in resolve("mini")) <= 60e6
+    sizes = [path.stat().st_size for path in resolve("mini")]
+    assert sum(sizes) <= 60e6 and max(sizes) < 16e6
 
 
 def test_every_part_is_half_precision_with_a_training_record():
-    parts = set()
-    for path in resolve("mini"):
-        read = read_parts(path)
-        assert read.training, path.name
+    needed = CoDi(mini.CONFIG).parts()
+    files = {part: [p for p in resolve("mini") if p.name.startswith(f"mini_{part}")] for part in needed}
+    assert sum(map(len, files.values())) == len(resolve("mini"))
+    for part, paths in files.items():
+        read = read_parts(paths)
+        assert read.training, part
         for record in read.training:
-            assert record.keys() >= {"stage", "options", "minutes", "machine", "torch", "final"}, path.name
-        assert {t.dtype for state in read.parts.values() for t in state.values()} == {torch.float16}, path.name
-        parts |= read.parts.keys()
-    assert parts == CoDi(mini.CONFIG).parts().keys()
+            assert record.keys() >= {"stage", "options", "minutes", "machine", "torch", "final"}, part
+        assert {t.dtype for state in read.parts.values() for t in state.values()} == {torch.float16}, part
+        assert read.parts.keys() == {part}
+        assert read.parts[part].keys() == needed[part].state_dict().keys()
 
 
 def test_picture(out):

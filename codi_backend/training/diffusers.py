@@ -18,7 +18,7 @@ from ..modality import modality
 from ..prompts import TextEncoder
 from .loop import Stage
 
-_PICTURES_PER_VIDEO = 8  # of about the same cost
+PICTURES_PER_VIDEO = 8  # of about the same cost
 
 
 class Latents(Protocol):
@@ -151,7 +151,7 @@ class DiffuserStage(DiffusionStage):
     def batch(self, step: int, size: int, seed: int) -> dict[str, Any]:
         stream, *replay = self.streams
         if replay and step % 3 == 2:
-            stream, size = replay[0], _PICTURES_PER_VIDEO * size
+            stream, size = replay[0], PICTURES_PER_VIDEO * size
         return self.data.batch(step, size, seed, (stream,), self.prompts, leave_out=0.25, empty=0.1)
 
     def forward(self, batch: dict[str, Any], generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:

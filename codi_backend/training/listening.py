@@ -13,9 +13,8 @@ from ..diffusion import add_noise, eps_from_v
 from ..modality import modality
 from ..prompts import TextEncoder
 from .alignment import speaking_times
-from .diffusers import DiffusionStage, Latents
+from .diffusers import PICTURES_PER_VIDEO, DiffusionStage, Latents
 
-_PICTURES_PER_VIDEO = 8  # of about the same cost
 _VOICES = 3
 
 
@@ -55,7 +54,7 @@ class ListeningStage(DiffusionStage):
         turn, number = divmod(step, len(self.pairs))
         listener, speaker = self.pairs[number]
         if listener == "image" and self.pairs[0][0] == "video":
-            size *= _PICTURES_PER_VIDEO
+            size *= PICTURES_PER_VIDEO
         batch = self.data.batch(step, size, seed, (listener, speaker), self.prompts, leave_out=0.75, empty=0.1)
         return batch | {"listener": [listener] * size, "voices": [1 + turn % _VOICES] * size}
 

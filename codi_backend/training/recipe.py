@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -77,6 +77,7 @@ OPTIONS = {
 }
 STAGES = tuple(name for name in OPTIONS if name not in VERSATILE)
 SCENES = 16_000
+_FILE_SIZE = 15_000_000  # bytes
 
 # Standard deviation of scaled latents, 1 elsewhere. At equal noise a text is thus more readable than a picture: texts
 # settle early what they say, while pictures, which are read late, can still follow.
@@ -147,15 +148,35 @@ def _has_record(path: Path, stage: str, options: Options) -> bool:
 
 
 def pack(out: Path, destination: Path) -> list[Path]:
-    """Write the finished run as half-precision checkpoint files, one a part, with configuration and training record."""
+    """Write the finished run as half-precision checkpoint files with the configuration.
+
+    A part is one file, or several if it is large, of which the first has its training record.
+    """
     destination.mkdir(parents=True, exist_ok=True)
     config = _config(out)
     written = []
     for part in CoDi(config).parts():
         checkpoint = read_parts(_part_file(out, part))
-        written.append(destination / f"{config.name}_{part}.safetensors")
-        save_parts(written[-1], config, checkpoint.parts, checkpoint.training, torch.float16)
+        shards = list(_shards(checkpoint.parts[part]))
+        for number, state in enumerate(shards, 1):
+            name = f"{config.name}_{part}{f'-{number}-of-{len(shards)}' if len(shards) > 1 else ''}.safetensors"
+            training = checkpoint.training if number == 1 else []
+            save_parts(destination / name, config, {part: state}, training, torch.float16)
+            written.append(destination / name)
     return written
+
+
+def _shards(state: State) -> Iterator[State]:
+    """The tensors in their order, cut where a half-precision file would grow too large for a repository."""
+    shard: State = {}
+    size = 0
+    for key, value in state.items():
+        if shard and size + 2 * value.numel() > _FILE_SIZE:
+            yield shard
+            shard, size = {}, 0
+        shard[key] = value
+        size += 2 * value.numel()
+    yield shard
 
 
 def _build(name: str, out: Path, report: Callable[[str], None]) -> tuple[Stage, dict[str, nn.Module]]:
@@ -186,20 +207,9 @@ def _build(name: str, out: Path, report: Callable[[str], None]) -> tuple[Stage, 
         part = "prompt_encoders.audio" if rest == "audio" else "prompt_encoders.image"
         _load(codi, out, "prompt_encoders.text", *([part] if rest == "video" else []))
         return BridgingStage(codi, rest), {part: parts[part]}
-    if kind.startswith("listening"):
-        pairs = _LISTENING[rest]
-        streams = tuple(dict.fromkeys(m for pair in pairs for m in pair))
-        _load(codi, out, "prompt_encoders.text", *{f"diffuser.{modality(m).network}" for m in streams})
-        _load(codi, out, *(f"autoencoders.{modality(m).network}" for m in streams))
-        data = SceneLatents.load_or_encode(out, codi, streams, (), SCENES, report=report)
-        stage = ListeningStage(codi.diffuser, codi.prompt_encoders["text"], data, pairs)
-        stage.name = name
-        stage.samples = functools.partial(write_samples, codi, pairs[0])
-        part = f"diffuser.{modality(rest).network}"
-        return stage, {part: parts[part]}
-    pair = tuple(rest.split("_"))
-    aligning = kind in ("alignment", "realign")
-    earlier = _PAIRS[: _PAIRS.index(pair)] if aligning else ()
+    aligning, listening = kind in ("alignment", "realign"), kind.startswith("listening")
+    pair, *others = _LISTENING[rest] if listening else (tuple(rest.split("_")),)
+    earlier = _PAIRS[: _PAIRS.index(pair)] if aligning else tuple(others)
     replayed = [m for both in earlier for m in both] + (["image"] if rest == "video" else [])
     streams = dict.fromkeys([*pair, *replayed])
     prompts = _PROMPTS[rest] if kind.startswith(("diffuser", "refine")) else ("text",)
@@ -212,6 +222,9 @@ def _build(name: str, out: Path, report: Callable[[str], None]) -> tuple[Stage, 
     text_encoder = codi.prompt_encoders["text"]
     if kind == "environment":
         stage = EnvironmentStage(codi.diffuser, text_encoder, data, pair)
+    elif listening:
+        stage = ListeningStage(codi.diffuser, text_encoder, data, (pair, *earlier))
+        networks = {f"diffuser.{modality(rest).network}"}
     elif aligning:
         stage = AlignmentStage(codi.diffuser, text_encoder, data, pair, earlier, teach=True)
     else:

@@ -129,6 +129,23 @@ def test_packed_model_loads_and_generates(finished, tmp_path):
     assert recorded == expected
 
 
+def test_a_large_part_is_packed_in_several_files(finished, tmp_path, monkeypatch):
+    out, after = finished
+    monkeypatch.setattr(recipe, "_FILE_SIZE", 200_000)
+    files = [f for f in pack(out, tmp_path) if "_diffuser.image" in f.name]
+    assert len(files) > 1
+    assert [f.name for f in files] == [
+        f"whole_diffuser.image-{i + 1}-of-{len(files)}.safetensors" for i in range(len(files))
+    ]
+    assert all(len(load_file(f)) == 1 or f.stat().st_size < 300_000 for f in files)
+    read = read_parts(files)
+    expected = after[STAGES[-1]]["diffuser.image"]
+    assert read.parts["diffuser.image"].keys() == expected.keys()
+    assert all(torch.equal(v, expected[k].half()) for k, v in read.parts["diffuser.image"].items())
+    stages = [record["stage"] for record in read.training]
+    assert stages == [stage for stage in STAGES if "diffuser.image" in PARTS[stage]]
+
+
 def test_finished_stages_run_again_unchanged(finished):
     out, after = finished
     for stage in ("prompts", "alignment_audio_video"):
