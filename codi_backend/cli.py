@@ -242,6 +242,7 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
     p.add_argument("--steps", type=int, default=20)
     p.add_argument("--guidance", type=float, help="guidance scale (default: the model's own)")
     p.add_argument("--runs", nargs="+", metavar="RUN", help="do these runs only; another process may do the others")
+    p.add_argument("--device", default="cpu", help="cpu (default), cuda, mps ...")
     p.add_argument("--threads", type=int, help="CPU threads; one each lets two processes share the runs")
     p.add_argument("--out", type=Path, default=Path("evaluation"), help="folder for the tables, plots and judged runs, "
                    "which are taken up again (default: evaluation)")  # fmt: skip
@@ -252,6 +253,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     import torch
 
     from .evaluation.evaluate import evaluate
+    from .generation import place
     from .model import CoDi
 
     if options.threads:
@@ -261,7 +263,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     def say(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
-    print(evaluate(CoDi.load(options.model), options.out, *settings, say))
+    print(evaluate(place(CoDi.load(options.model), options.device), options.out, *settings, say))
 
 
 def _add_similarity(commands: argparse._SubParsersAction) -> None:

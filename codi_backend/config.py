@@ -25,6 +25,10 @@ class UNetConfig:
         For the text network, the number of positions that every feature has (`second_dim`, 4 in the published one).
     temporal : bool
         Whether every residual block is followed by a spatio-temporal block, which acts on 5-D latents only.
+    temporal_norm : {"frames", "channels"}
+        What the temporal attention normalises over. Over the frames, as published (SPEC section 2.2), all that holds
+        for the whole clip is lost on it, above all what the prompt says. The environment encoder, which no prompt
+        reaches and which is to tell of changes, has it over the frames always.
     """
 
     in_channels: int
@@ -40,6 +44,7 @@ class UNetConfig:
     environment_res_blocks: tuple[int, ...] = (1, 1, 1)
     environment_time: str | None = None
     temporal: bool = False
+    temporal_norm: str = "frames"
     text_positions: int | None = None
 
     @property

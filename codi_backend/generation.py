@@ -57,7 +57,7 @@ def generate_to_folder(options: argparse.Namespace) -> None:
     needed = needed_parts([name for name, *_ in prompts], [*outputs, *held_contents], config)
     # Where a part is missing, the whole model can say best what it lacks and what it has.
     codi = CoDi.load(options.model, only=needed if needed <= parts else None, vocabulary=options.vocabulary)
-    codi = _place(codi, options.device)
+    codi = place(codi, options.device)
     if "text" in outputs and "text" in codi.autoencoders:
         _ = codi.autoencoders["text"].vocabulary  # should be missed now, not when all is done
     lap("load")
@@ -216,7 +216,8 @@ def _square(pixels: Tensor, side: int) -> Tensor:
     return F.interpolate(flat, (side, side), mode="area" if side <= short else "bilinear").unflatten(1, cut.shape[1:-2])
 
 
-def _place(codi: CoDi, device: str) -> CoDi:
+def place(codi: CoDi, device: str) -> CoDi:
+    """Move the model to a device; a `ValueError` tells why it cannot be."""
     try:
         return codi.to(device)
     except (RuntimeError, AssertionError) as error:

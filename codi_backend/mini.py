@@ -26,7 +26,7 @@ WEIGHTS = Path(__file__).parent / "mini_weights"
 
 CONFIG = CoDiConfig(
     name="mini",
-    guidance=2.5,
+    guidance=3.5,
     diffuser=DiffuserConfig(
         prediction="v",
         networks={
@@ -44,6 +44,7 @@ CONFIG = CoDiConfig(
                 environment_res_blocks=(1, 2),
                 environment_time="frames",
                 temporal=True,
+                temporal_norm="channels",
             ),
             "audio": UNetConfig(
                 in_channels=8,

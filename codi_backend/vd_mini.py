@@ -15,7 +15,11 @@ WEIGHTS = Path(__file__).parent / "vd_mini_weights"
 
 # Beside the networks' own layers: transformers that both share, so that both need them at the same widths.
 _IMAGE = dataclasses.replace(
-    mini.CONFIG.diffuser.networks["image"], connector=(False, False), environment_time=None, temporal=False
+    mini.CONFIG.diffuser.networks["image"],
+    connector=(False, False),
+    environment_time=None,
+    temporal=False,
+    temporal_norm="frames",
 )
 _TEXT = UNetConfig(
     in_channels=64,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from torch import Tensor, nn
 
 from ..config import UNetConfig
@@ -19,7 +21,7 @@ class SpatialKit:
         self.make = make
         self.heads = config.num_heads
         self.emb_dim = 4 * config.model_channels
-        self.block = TemporalResBlock if config.temporal else ResBlock
+        self.block = partial(TemporalResBlock, norm=config.temporal_norm) if config.temporal else ResBlock
 
     def entry(self, inputs: int, channels: int) -> nn.Module:
         return self.make.conv(inputs, channels)

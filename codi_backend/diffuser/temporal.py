@@ -15,6 +15,7 @@ from .layers import ResBlock
 MAX_FRAMES = 30
 _HEADS = 8
 _SHIFTS = 8
+_NORM_AXES = {"frames": 1, "channels": -1}
 _FRAME_RATE = 3  # The released code always passes frame rate 4, whose row is the fourth.
 
 
@@ -52,18 +53,19 @@ class PositionTable(RawParameter):
 
 
 class ClampedNorm(RawParameter):
-    """Normalisation over axis 1 that clamps the variance to eps (instead of adding eps), with a gain and no bias.
+    """Normalisation over an axis that clamps the variance to eps (instead of adding eps), with a gain and no bias.
 
     Half precision needs a larger eps, as in the original (SPEC section 2.2).
     """
 
-    def __init__(self, *shape: int, make: Factory) -> None:
+    def __init__(self, *shape: int, make: Factory, axis: int = 1) -> None:
         super().__init__(torch.ones(shape, dtype=make.dtype, device=make.device))
+        self.axis = axis
 
     def forward(self, x: Tensor) -> Tensor:
         eps = 1e-3 if x.dtype in (torch.float16, torch.bfloat16) else 1e-5
-        x = x - x.mean(1, keepdim=True)
-        variance = x.square().mean(1, keepdim=True)  # torch.var_mean takes several times as long on a CPU
+        x = x - x.mean(self.axis, keepdim=True)
+        variance = x.square().mean(self.axis, keepdim=True)  # torch.var_mean takes several times as long on a CPU
         return x * variance.clamp_min(eps).rsqrt() * self.cast(x)
 
 
@@ -99,15 +101,15 @@ class RelativePositionBias(nn.Module):
 class TemporalAttention(nn.Module):
     """Attention among the frames of each pixel: ``x [B, T, P, C]``, ``bias [heads, T, T]`` -> ``[B, T, P, C]``.
 
-    Its normalisation runs over the frames, not over the channels (SPEC section 2.2).
+    Its normalisation runs over the frames, or over the channels: see `UNetConfig.temporal_norm`.
     """
 
-    def __init__(self, channels: int, make: Factory) -> None:
+    def __init__(self, channels: int, make: Factory, norm: str) -> None:
         super().__init__()
         inner = _HEADS * (channels // 4)
         self.pos_embeds = PositionTable(channels, make)
         self.frame_rate_embeds = PositionTable(channels, make)
-        self.norm = ClampedNorm(channels, make=make)
+        self.norm = ClampedNorm(channels, make=make, axis=_NORM_AXES[norm])
         self.to_q = make.linear(channels, inner, bias=False)
         self.to_kv = make.linear(channels, 2 * inner, bias=False)
         self.to_out = make.zeroed(make.linear(inner, channels, bias=False))
@@ -162,9 +164,9 @@ class SpatioTemporalBlock(nn.Module):
     ``h [B * T, C, H, W]`` with ``frames = T <= 30`` -> same shape.
     """
 
-    def __init__(self, channels: int, make: Factory) -> None:
+    def __init__(self, channels: int, make: Factory, norm: str = "frames") -> None:
         super().__init__()
-        self.temporal_attn = TemporalAttention(channels, make)
+        self.temporal_attn = TemporalAttention(channels, make, norm)
         self.temporal_rel_pos_bias = RelativePositionBias(channels // 2, make)
         self.ff = TemporalFeedForward(channels, make)
         self.frameshiftblock = FrameShift(channels, make)
@@ -181,8 +183,8 @@ class SpatioTemporalBlock(nn.Module):
 class TemporalResBlock(nn.Sequential):
     """A residual block followed by a spatio-temporal block, which still images skip (SPEC section 2.1)."""
 
-    def __init__(self, inputs: int, outputs: int, emb_dim: int, make: Factory) -> None:
-        super().__init__(ResBlock(inputs, outputs, emb_dim, make), SpatioTemporalBlock(outputs, make))
+    def __init__(self, inputs: int, outputs: int, emb_dim: int, make: Factory, norm: str) -> None:
+        super().__init__(ResBlock(inputs, outputs, emb_dim, make), SpatioTemporalBlock(outputs, make, norm))
 
     def forward(self, h: Tensor, emb: Tensor, frames: int | None) -> Tensor:
         spatial, temporal = self

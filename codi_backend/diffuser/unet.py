@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -74,7 +75,8 @@ class UNet(nn.Module):
         make = Factory(operations, dtype, device, attention or default_attention)
         kit = kit_for(config, make)
         self.time_embed = None if shared else TimeEmbedding(config.model_channels, make)
-        self.environment_encoder = EnvironmentEncoder(config, kit) if config.aligned else None
+        hearing = kit_for(dataclasses.replace(config, temporal_norm="frames"), make)
+        self.environment_encoder = EnvironmentEncoder(config, hearing) if config.aligned else None
         self.input_connectors = nn.ModuleDict()
         self.output_connectors = nn.ModuleDict()
         self.input_blocks, skips = self._encoder(kit)

@@ -38,10 +38,11 @@ class Contrast(nn.Module):
 
 
 class TimeContrast(nn.Module):
-    """Symmetric InfoNCE between the moments of two streams: which belong to the same time?
+    """Symmetric InfoNCE between the moments of two streams: which belong together?
 
     Takes environment tokens ``[B, T, D]`` of both, which may have different numbers of time steps, and compares the
-    channels that tell of moments. Moments are told from others of the same sample only.
+    channels that tell of moments. A moment is told from the others of its sample, which is where things happen, and
+    from the same moment of other samples, those of all processes, lest the number of the time step be enough.
     """
 
     def __init__(self, temperature: float = 0.1):
@@ -49,10 +50,17 @@ class TimeContrast(nn.Module):
         self.log_scale = nn.Parameter(torch.tensor(-math.log(temperature)))
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        if distributed.is_initialized():
+            a, b = _of_all_processes(a), _of_all_processes(b)
         steps = min(a.shape[1], b.shape[1])
         a, b = (F.normalize(moments(resampled(tokens, steps)), dim=-1) for tokens in (a, b))
+        among_samples = (t.transpose(0, 1) for t in (a, b))
+        return (self._matching(a, b) + self._matching(*among_samples)) / 2
+
+    def _matching(self, a: Tensor, b: Tensor) -> Tensor:
+        """InfoNCE in each of N groups of M, ``[N, M, D]``."""
         logits = self.log_scale.clamp(max=math.log(100)).exp() * a @ b.transpose(1, 2)
-        target = torch.arange(steps, device=a.device).repeat(len(a))
+        target = torch.arange(a.shape[1], device=a.device).repeat(len(a))
         both = (F.cross_entropy(each.flatten(0, 1), target) for each in (logits, logits.transpose(1, 2)))
         return sum(both) / 2
 

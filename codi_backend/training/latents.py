@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from ..data import ShapesAndChimes, sample_scene
 from ..data.captions import caption, partial_caption, shown
@@ -18,8 +19,8 @@ from ..model import CoDi
 from .encoding import stored_latents
 
 _CHUNK = 64
-# Latents per scene of the others. With fewer pictures their network learned layouts by heart; clips are costly.
-TIMES = {"image": 8.0, "video": 0.5}
+# Latents per scene. With fewer pictures their network learned layouts by heart; texts are their company.
+TIMES = {"image": 8.0, "text": 8.0}
 
 
 class SceneLatents:
@@ -46,19 +47,23 @@ class SceneLatents:
         count: int = 16_000,
         seed: int = 1,
         report: Callable[[str], None] = print,
+        workers: int = 0,
     ) -> SceneLatents:
-        """Read ``folder/latents_<modality>`` and ``embeddings_<modality>``, or encode scenes and write them there."""
+        """Read ``folder/latents_<modality>`` and ``embeddings_<modality>``, or encode scenes and write them there.
+
+        `workers` processes draw the scenes.
+        """
 
         def stored(kind: str, name: str, encode: Callable[[str, Any], Tensor]) -> Tensor:
             path = folder / f"{kind}_{name}.safetensors"
             if not path.exists():
                 times = TIMES.get(name, 1.0) if kind == "latents" else min(TIMES.get(name, 1.0), 1.0)
-                save_file({name: _encode(name, encode, int(times * count), seed, report)}, path)
+                save_file({name: _encode(name, encode, int(times * count), seed, report, workers)}, path)
             return load_file(path)[name]
 
         def embedding(name: str, items: Any) -> Tensor:
             rate = codi.config.audio_autoencoder.mel.sample_rate if name == "audio" else None
-            return codi.prompt(name, items, rate).embedding[:, 0].half()
+            return codi.prompt(name, items, rate).embedding[:, 0].half().cpu()
 
         return cls(
             {name: stored("latents", name, functools.partial(stored_latents, codi)) for name in streams},
@@ -119,13 +124,24 @@ class SceneLatents:
 
 @torch.inference_mode()
 def _encode(
-    name: str, encode: Callable[[str, Any], Tensor], count: int, seed: int, report: Callable[[str], None]
+    name: str,
+    encode: Callable[[str, Any], Tensor],
+    count: int,
+    seed: int,
+    report: Callable[[str], None],
+    workers: int,
 ) -> Tensor:
     data = ShapesAndChimes(count, (name,), seed=seed, leave_out=0.0)
     rows = []
-    for first in range(0, count, _CHUNK):
-        items = [data[i][name] for i in range(first, min(first + _CHUNK, count))]
-        rows.append(encode(name, items if name == "text" else torch.stack(items)))
-        if first % (32 * _CHUNK) == 0:
-            report(f"encoding {name}: {first}/{count}")
+    chunks = DataLoader(
+        data,
+        _CHUNK,
+        collate_fn=data.collate,
+        num_workers=workers,
+        generator=torch.Generator(),  # leaves the common one alone
+    )
+    for number, chunk in enumerate(chunks):
+        rows.append(encode(name, chunk[name]))
+        if number % 32 == 0:
+            report(f"encoding {name}: {number * _CHUNK}/{count}")
     return torch.cat(rows).contiguous()

@@ -16,6 +16,7 @@ from .alignment import speaking_times
 from .diffusers import PICTURES_PER_VIDEO, DiffusionStage, Latents
 
 _VOICES = 3
+_TIMED_LESSON = 0.25
 
 
 class ListeningStage(DiffusionStage):
@@ -23,8 +24,9 @@ class ListeningStage(DiffusionStage):
 
     The environment encoders, which `AlignmentStage` has taught, are frozen like all else, so what one network learns
     here changes nothing that another one hears, and only the listener has to be differentiated. The target is what the
-    listener itself predicts from the full description; of when something happens, which no description says, two
-    streams with time learn from the noise as well. Noise levels and captions are as in `AlignmentStage`.
+    listener itself predicts from the full description. When something happens no description says: of two streams with
+    time the listener learns from the noise mostly, since what it settles on lies between both targets by their weights.
+    Noise levels and captions are as in `AlignmentStage`.
 
     A batch hears one, two or three voices: the speaker again and again, each time through other noise and at another
     level. They stand for the company of several streams, which pairs alone could not teach, and which would otherwise
@@ -72,7 +74,7 @@ class ListeningStage(DiffusionStage):
         lesson, error = (self.error(predicted, target, timesteps) for target in (taught, noise[listener]))
         timed = all(modality(name).time_axis is not None for name in noisy)
         figures = {f"{speaker} to {listener}": float(lesson.detach())}
-        return (lesson + error) / 2 if timed else lesson, figures
+        return _TIMED_LESSON * lesson + (1 - _TIMED_LESSON) * error if timed else lesson, figures
 
     def _voice(self, speaker: str, latent: Tensor, heard_at: Tensor, generator: torch.Generator) -> Tensor:
         """Environment tokens of a stream through noise of their own."""

@@ -55,9 +55,10 @@ OPTIONS = {
     "refine_audio": Options(steps=1000, batch_size=32, learning_rate=1e-3, warmup=50, save_every=250),
     "diffuser_text": Options(steps=4000, batch_size=128),
     "refine_text": Options(steps=1500, batch_size=128, warmup=50, save_every=250),
-    "diffuser_video": Options(steps=800, batch_size=8, warmup=50, save_every=100),
-    "refine_video": Options(steps=600, batch_size=8, warmup=50, save_every=100),
-    "refine2_video": Options(steps=1300, batch_size=8, warmup=50, save_every=100),
+    "refine4_image": Options(steps=1000, batch_size=512, warmup=100, save_every=250),
+    "diffuser_video": Options(steps=1940, batch_size=64, warmup=100, save_every=250),
+    "refine5_image": Options(steps=1160, batch_size=512, warmup=100, save_every=250),
+    "refine_video": Options(steps=780, batch_size=64, warmup=100, save_every=250),
     "environment_image": Options(steps=5000, batch_size=64),
     "environment_text": Options(steps=1500, batch_size=64, warmup=50),
     "environment_audio": Options(steps=3000, batch_size=64),
@@ -71,6 +72,11 @@ OPTIONS = {
     "listening2_image": Options(steps=1200, batch_size=64, learning_rate=1e-3, warmup=50, save_every=100),
     "listening_audio": Options(steps=800, batch_size=32, learning_rate=1.5e-3, warmup=50, save_every=100),
     "listening_video": Options(steps=450, batch_size=8, learning_rate=1e-3, warmup=50, save_every=50),
+    "environment2_audio_video": Options(steps=450, batch_size=32, learning_rate=7e-4, warmup=30, save_every=50),
+    "listening3_image": Options(steps=850, batch_size=64, learning_rate=1e-3, warmup=50, save_every=100),
+    "listening2_audio": Options(steps=1200, batch_size=32, learning_rate=1e-3, warmup=50, save_every=50),
+    "listening2_video": Options(steps=900, batch_size=8, learning_rate=1e-3, warmup=50, save_every=50),
+    "listening3_audio": Options(steps=900, batch_size=32, learning_rate=1e-3, warmup=50, save_every=50),
     "versatile": Options(steps=3600, batch_size=48, warmup=100, save_every=200, log_every=40),
     "refine_versatile": Options(steps=3000, batch_size=48, warmup=100, save_every=200, log_every=40),
     "refine2_versatile": Options(steps=1200, batch_size=48, warmup=50, save_every=200, log_every=40, keep=0.5),
@@ -122,7 +128,7 @@ def run_stage(
     execution = execution or Execution()
     accelerator = execution.accelerator()
     with accelerator.main_process_first():  # it encodes the scenes, the others read them
-        stage, parts = _build(name, out, report)
+        stage, parts = _build(name, out, report, execution.workers, accelerator.device)
     if all(_has_record(out / "parts" / f"{part}.safetensors", name, options) for part in parts):
         report(f"{name} is finished; remove {out / name} and what it wrote in {out / 'parts'} to train it again.")
         return
@@ -179,15 +185,19 @@ def _shards(state: State) -> Iterator[State]:
     yield shard
 
 
-def _build(name: str, out: Path, report: Callable[[str], None]) -> tuple[Stage, dict[str, nn.Module]]:
+def _build(
+    name: str, out: Path, report: Callable[[str], None], workers: int, device: torch.device
+) -> tuple[Stage, dict[str, nn.Module]]:
     """The stage, and the parts that it trains by name."""
     config = _config(out)
     kind, _, rest = name.partition("_")
+    kind = kind.rstrip("0123456789")  # of its round
     if kind == "autoencoder":
         stage: Stage = TextAutoencoderStage(config) if rest == "text" else AutoencoderStage(config, rest)
         return stage, {name.replace("_", "s.", 1): stage.autoencoder}
-    codi = CoDi(config)
+    codi = CoDi(config).to(device)
     parts = codi.parts()
+    encode = functools.partial(SceneLatents.load_or_encode, out, codi, report=report, workers=workers)
     if name in VERSATILE:
         own = {part: module for part, module in parts.items() if part not in _lent()}
         _load(codi, out, *(_lent() if name == VERSATILE[0] else parts))
@@ -199,26 +209,24 @@ def _build(name: str, out: Path, report: Callable[[str], None]) -> tuple[Stage, 
         return stage, own
     if name == "prompts":
         _load(codi, out, "autoencoders.image", "autoencoders.audio")
-        stage = PromptStage(
-            config, SceneLatents.load_or_encode(out, codi, ("image", "audio"), (), SCENES, report=report)
-        )
+        stage = PromptStage(config, encode(("image", "audio"), (), SCENES))
         return stage, {"prompt_encoders.text": stage.text_encoder}
     if kind == "bridging":
         part = "prompt_encoders.audio" if rest == "audio" else "prompt_encoders.image"
         _load(codi, out, "prompt_encoders.text", *([part] if rest == "video" else []))
         return BridgingStage(codi, rest), {part: parts[part]}
-    aligning, listening = kind in ("alignment", "realign"), kind.startswith("listening")
+    aligning, listening = kind in ("alignment", "realign"), kind == "listening"
     pair, *others = _LISTENING[rest] if listening else (tuple(rest.split("_")),)
     earlier = _PAIRS[: _PAIRS.index(pair)] if aligning else tuple(others)
     replayed = [m for both in earlier for m in both] + (["image"] if rest == "video" else [])
     streams = dict.fromkeys([*pair, *replayed])
-    prompts = _PROMPTS[rest] if kind.startswith(("diffuser", "refine")) else ("text",)
+    prompts = _PROMPTS[rest] if kind in ("diffuser", "refine") else ("text",)
     _load(codi, out, *(f"autoencoders.{modality(m).network}" for m in streams))
     _load(codi, out, *(f"prompt_encoders.{modality(m).network}" for m in {"text", *prompts}))
     networks = {f"diffuser.{modality(m).network}" for m in streams}
     if kind != "diffuser" or rest == "video":
         _load(codi, out, *networks)
-    data = SceneLatents.load_or_encode(out, codi, tuple(streams), prompts, SCENES, report=report)
+    data = encode(tuple(streams), prompts, SCENES)
     text_encoder = codi.prompt_encoders["text"]
     if kind == "environment":
         stage = EnvironmentStage(codi.diffuser, text_encoder, data, pair)
@@ -228,7 +236,7 @@ def _build(name: str, out: Path, report: Callable[[str], None]) -> tuple[Stage, 
     elif aligning:
         stage = AlignmentStage(codi.diffuser, text_encoder, data, pair, earlier, teach=True)
     else:
-        refine = kind.startswith("refine")
+        refine = kind == "refine"
         stage = DiffuserStage(codi.diffuser, text_encoder, data, rest, prompts, refine=refine, learn_prompts=True)
     stage.name = name
     if kind != "environment":

@@ -32,9 +32,10 @@ PARTS = {
     "refine_audio": {"diffuser.audio"},
     "diffuser_text": {"diffuser.text"},
     "refine_text": {"diffuser.text"},
+    "refine4_image": {"diffuser.image"},
     "diffuser_video": {"diffuser.image"},
+    "refine5_image": {"diffuser.image"},
     "refine_video": {"diffuser.image"},
-    "refine2_video": {"diffuser.image"},
     "environment_image": {"diffuser.image"},
     "environment_text": {"diffuser.text"},
     "environment_audio": {"diffuser.audio"},
@@ -48,6 +49,11 @@ PARTS = {
     "listening2_image": {"diffuser.image"},
     "listening_audio": {"diffuser.audio"},
     "listening_video": {"diffuser.image"},
+    "environment2_audio_video": {"diffuser.image", "diffuser.audio"},
+    "listening3_image": {"diffuser.image"},
+    "listening2_audio": {"diffuser.audio"},
+    "listening2_video": {"diffuser.image"},
+    "listening3_audio": {"diffuser.audio"},
 }
 
 

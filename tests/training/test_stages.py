@@ -163,15 +163,29 @@ def test_environments_learn_together(tmp_path, data, codi):
     assert of_sound <= trained(stage, tmp_path)
 
 
+def moments_with(whole, count=1):
+    """Tokens of 8 moments that differ from one another, the same in every sample, beside what holds for all of them."""
+    moments = torch.eye(8).repeat(count, 1, 1)
+    return torch.cat([moments, torch.full_like(moments, whole)], -1)
+
+
 @torch.no_grad()
-def test_moments_are_told_apart():
-    contrast, moments = TimeContrast(), torch.eye(8)[None]
-    tokens = torch.cat([moments, torch.ones(1, 8, 8)], -1)
-    assert float(contrast(tokens, tokens)) < 0.01 < 5 < float(contrast(tokens, tokens.flip(1)))
-    # What holds for the whole stream tells nothing about when.
-    assert float(contrast(torch.ones(1, 8, 16), tokens)) == pytest.approx(math.log(8), abs=1e-3)
-    fine = torch.cat([moments.repeat_interleave(2, 1), torch.ones(1, 16, 8)], -1)
+def test_moments_are_told_from_others_of_the_sample():
+    contrast, tokens = TimeContrast(), moments_with(1.0)
+    assert float(contrast(tokens, tokens)) < 0.01 < 2.5 < float(contrast(tokens, tokens.flip(1)))
+    # What holds for the whole stream tells nothing about when. A single sample is told from no other.
+    assert float(contrast(torch.ones(1, 8, 16), tokens)) == pytest.approx(math.log(8) / 2, abs=1e-3)
+    fine = tokens.repeat_interleave(2, 1)
     assert float(contrast(fine, tokens)) < 0.1
+
+
+@torch.no_grad()
+def test_moments_are_told_from_the_same_of_other_samples():
+    contrast = TimeContrast()
+    alike = moments_with(1.0, count=4)  # as if the number of the time step were all that is told
+    assert float(contrast(alike, alike)) == pytest.approx(math.log(4) / 2, abs=1e-3)
+    signed = alike * torch.tensor([1.0, -1.0, 1.0, -1.0])[:, None, None]
+    assert float(contrast(signed, signed)) == pytest.approx(math.log(2) / 2, abs=1e-2)
 
 
 def test_environment_is_told_apart_from_what_is_shown(data, codi):
