@@ -77,6 +77,7 @@ OPTIONS = {
     "listening2_audio": Options(steps=1200, batch_size=32, learning_rate=1e-3, warmup=50, save_every=50),
     "listening2_video": Options(steps=900, batch_size=8, learning_rate=1e-3, warmup=50, save_every=50),
     "listening3_audio": Options(steps=900, batch_size=32, learning_rate=1e-3, warmup=50, save_every=50),
+    "listening_text": Options(steps=1200, batch_size=64, learning_rate=1e-3, warmup=50, save_every=200),
     "versatile": Options(steps=3600, batch_size=48, warmup=100, save_every=200, log_every=40),
     "refine_versatile": Options(steps=3000, batch_size=48, warmup=100, save_every=200, log_every=40),
     "refine2_versatile": Options(steps=1200, batch_size=48, warmup=50, save_every=200, log_every=40, keep=0.5),
@@ -98,8 +99,9 @@ _PROMPTS = {
 }
 # Pairs of latent alignment in the paper's order.
 _PAIRS = (("image", "text"), ("text", "audio"), ("audio", "video"))
-# The same pairs, listener first, by the stream that learns to follow. Texts follow at once.
+# The same pairs, listener first, by the stream that learns to follow.
 _LISTENING = {
+    "text": (("text", "image"), ("text", "audio")),
     "image": (("image", "text"),),
     "audio": (("audio", "text"), ("audio", "video")),
     "video": (("video", "audio"), ("image", "text")),

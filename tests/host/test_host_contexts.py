@@ -191,7 +191,9 @@ def test_stock_nodes_zero_and_combine(host, context, denoise):
     (zeros,) = host.node("ConditioningZeroOut")().zero_out(positive)
     assert torch.equal(denoise((positive, zeros), steps=2), denoise((positive, negative), steps=2))
     (combined,) = host.node("ConditioningCombine")().combine(positive, positive)
-    torch.testing.assert_close(denoise((combined, negative), steps=2), denoise((positive, negative), steps=2))
+    # Other batches are rounded otherwise, how far depends on the processor, and guidance makes it more.
+    again, once = denoise((combined, negative), steps=2), denoise((positive, negative), steps=2)
+    torch.testing.assert_close(again, once, atol=5e-4, rtol=1e-3)
 
 
 def test_prompts_of_other_lengths_and_kinds(context, denoise, mix):
@@ -200,7 +202,7 @@ def test_prompts_of_other_lengths_and_kinds(context, denoise, mix):
     two = mix(image, image, method="concatenate")
     assert not torch.allclose(denoise((two[0], image[1])), denoise((image[0], text[1])), atol=1e-3)
     # Twice the same tokens are the same to attention, whatever there is to lead away from.
-    torch.testing.assert_close(denoise((two[0], image[1])), denoise(image), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(denoise((two[0], image[1])), denoise(image), atol=5e-4, rtol=1e-3)
 
 
 @pytest.fixture

@@ -54,6 +54,7 @@ PARTS = {
     "listening2_audio": {"diffuser.audio"},
     "listening2_video": {"diffuser.image"},
     "listening3_audio": {"diffuser.audio"},
+    "listening_text": {"diffuser.text"},
 }
 
 
