@@ -252,8 +252,8 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
 def _evaluate(options: argparse.Namespace) -> None:
     import torch
 
+    from .devices import place
     from .evaluation.evaluate import evaluate
-    from .generation import place
     from .model import CoDi
 
     if options.threads:

@@ -18,6 +18,7 @@ from .checkpoints import read_parts
 from .conditioning import Prompt, interpolate
 from .config import CoDiConfig, ImageAutoencoderConfig
 from .contexts import MixedContext, mix
+from .devices import place
 from .media import spectrogram_picture, write_result
 from .media_files import read_picture, read_sound, read_text, read_video
 from .modality import modality
@@ -214,15 +215,6 @@ def _square(pixels: Tensor, side: int) -> Tensor:
     flat = cut.reshape(1, -1, short, short)
     # Means keep pixels that a player's size had multiplied as they were.
     return F.interpolate(flat, (side, side), mode="area" if side <= short else "bilinear").unflatten(1, cut.shape[1:-2])
-
-
-def place(codi: CoDi, device: str) -> CoDi:
-    """Move the model to a device; a `ValueError` tells why it cannot be."""
-    try:
-        return codi.to(device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"The device {device} cannot be used ({reason}): choose another, such as cpu.") from error
 
 
 def _peak_memory() -> int | None:

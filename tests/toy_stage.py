@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from codi_backend.training.contrast import Contrast
+from codi_backend.training.contrast import Contrast, TimeContrast
 from codi_backend.training.execution import Execution
 from codi_backend.training.loop import Options, Stage, train
 
@@ -28,6 +28,7 @@ class Toy(Stage):
         torch.manual_seed(0)
         self.a, self.b, self.even, self.idle = (nn.Linear(3, 4) for _ in range(4))
         self.contrast = Contrast() if contrast else None
+        self.time_contrast = TimeContrast() if contrast else None
         self.fail_at = fail_at
 
     def batch(self, step, size, seed):
@@ -47,6 +48,7 @@ class Toy(Stage):
         error = (a - b).square().mean() + (a.mean(1) - points[:, 0]).square().mean()
         if self.contrast:
             error = error + self.contrast(F.normalize(a, dim=-1), F.normalize(b, dim=-1), batch["labels"])
+            error = error + self.time_contrast(*(torch.stack([rows, rows.roll(1, 1)], 1) for rows in (a, b)))
         return error, {"length": float(a.detach().square().mean())}
 
     def samples(self, folder, step):

@@ -75,8 +75,8 @@ class UNet(nn.Module):
         make = Factory(operations, dtype, device, attention or default_attention)
         kit = kit_for(config, make)
         self.time_embed = None if shared else TimeEmbedding(config.model_channels, make)
-        hearing = kit_for(dataclasses.replace(config, temporal_norm="frames"), make)
-        self.environment_encoder = EnvironmentEncoder(config, hearing) if config.aligned else None
+        over_frames = kit_for(dataclasses.replace(config, temporal_norm="frames"), make)
+        self.environment_encoder = EnvironmentEncoder(config, over_frames) if config.aligned else None
         self.input_connectors = nn.ModuleDict()
         self.output_connectors = nn.ModuleDict()
         self.input_blocks, skips = self._encoder(kit)

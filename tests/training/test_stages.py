@@ -163,15 +163,15 @@ def test_environments_learn_together(tmp_path, data, codi):
     assert of_sound <= trained(stage, tmp_path)
 
 
-def moments_with(whole, count=1):
+def eight_moments(samples=1):
     """Tokens of 8 moments that differ from one another, the same in every sample, beside what holds for all of them."""
-    moments = torch.eye(8).repeat(count, 1, 1)
-    return torch.cat([moments, torch.full_like(moments, whole)], -1)
+    moments = torch.eye(8).repeat(samples, 1, 1)
+    return torch.cat([moments, torch.ones_like(moments)], -1)
 
 
 @torch.no_grad()
 def test_moments_are_told_from_others_of_the_sample():
-    contrast, tokens = TimeContrast(), moments_with(1.0)
+    contrast, tokens = TimeContrast(), eight_moments()
     assert float(contrast(tokens, tokens)) < 0.01 < 2.5 < float(contrast(tokens, tokens.flip(1)))
     # What holds for the whole stream tells nothing about when. A single sample is told from no other.
     assert float(contrast(torch.ones(1, 8, 16), tokens)) == pytest.approx(math.log(8) / 2, abs=1e-3)
@@ -182,7 +182,7 @@ def test_moments_are_told_from_others_of_the_sample():
 @torch.no_grad()
 def test_moments_are_told_from_the_same_of_other_samples():
     contrast = TimeContrast()
-    alike = moments_with(1.0, count=4)  # as if the number of the time step were all that is told
+    alike = eight_moments(samples=4)  # as if the number of the time step were all that is told
     assert float(contrast(alike, alike)) == pytest.approx(math.log(4) / 2, abs=1e-3)
     signed = alike * torch.tensor([1.0, -1.0, 1.0, -1.0])[:, None, None]
     assert float(contrast(signed, signed)) == pytest.approx(math.log(2) / 2, abs=1e-2)
