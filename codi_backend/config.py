@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -306,6 +306,10 @@ class CoDiConfig:
         Shown in reports and node titles.
     guidance : float
         Default classifier-free guidance scale.
+    sampler : str
+        Default sampler, see `codi_backend.sampling.SAMPLERS`.
+    steps : int
+        Default number of sampling steps.
     """
 
     name: str = "codi"
@@ -317,6 +321,15 @@ class CoDiConfig:
     image_autoencoder: ImageAutoencoderConfig | None = None
     audio_autoencoder: AudioAutoencoderConfig | None = None
     guidance: float = 7.5
+    sampler: str = "dpmpp_2m"
+    steps: int = 20
+
+    def sampling(
+        self, steps: int | None = None, sampler: str | None = None, guidance: float | Sequence[float] | None = None
+    ) -> dict[str, Any]:
+        """How to sample, by name: as given, and this model's own way where nothing is."""
+        given = {"steps": steps, "sampler": sampler, "guidance": guidance}
+        return {name: getattr(self, name) if value is None else value for name, value in given.items()}
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), sort_keys=True)

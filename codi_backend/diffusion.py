@@ -53,12 +53,26 @@ def stream_noise(shape: tuple[int, ...], seed: int, name: str, first: int = 0) -
     Every sample of every modality has a generator of its own, derived from the seed, the modality and the sample's
     number (`first` plus its place in the batch): neither another stream nor another batch size changes it.
     """
-    return torch.stack(
-        [
-            torch.randn(
-                shape[1:],
-                generator=torch.Generator().manual_seed(((seed * 16 + modality(name).stream) << 20) + first + i),
-            )
-            for i in range(shape[0])
-        ]
-    )
+    return torch.stack([torch.randn(shape[1:], generator=g) for g in _generators(shape[0], seed, name, 0, first)])
+
+
+class StepNoise:
+    """Noise that a stochastic sampler adds to one stream, step by step.
+
+    Drawn like `stream_noise`, from other generators. `like` is the stream's starting noise.
+    """
+
+    def __init__(self, like: Tensor, seed: int, name: str) -> None:
+        self._like = like
+        self._generators = _generators(len(like), seed, name, 1)
+
+    def draw(self) -> Tensor:
+        """The noise of the next step, shaped like `like` and on its device."""
+        rows = [torch.randn(self._like.shape[1:], generator=g) for g in self._generators]
+        return torch.stack(rows).to(self._like)
+
+
+def _generators(count: int, seed: int, name: str, use: int, first: int = 0) -> list[torch.Generator]:
+    """A generator for each sample of a stream; `use` tells starting noise (0) from the steps' (1)."""
+    stream = modality(name).stream + 8 * use
+    return [torch.Generator().manual_seed(((seed * 16 + stream) << 20) + first + i) for i in range(count)]

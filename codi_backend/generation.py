@@ -68,20 +68,19 @@ def generate_to_folder(options: argparse.Namespace) -> None:
     held = {name: _encode_held(codi, name, content, size) for name, content in held_contents.items()}
     start = _encode_start(codi, weighted, size) if options.fidelity > 0 else {}
     lap("encode prompt")
-    with tqdm(total=options.steps, desc="denoising", unit="step", file=sys.stderr, delay=_BAR_DELAY) as bar:
+    sampling = codi.config.sampling(options.steps, options.sampler, options.guidance)
+    with tqdm(total=sampling["steps"], desc="denoising", unit="step", file=sys.stderr, delay=_BAR_DELAY) as bar:
         latents = codi.generate_latents(
             prompt,
             outputs,
-            steps=options.steps,
-            guidance=options.guidance,
             seed=options.seed,
-            sampler=options.sampler,
             alignment=options.alignment,
             strength=options.strength,
             progress=lambda done, total: bar.update(),
             held=held,
             start=start,
             fidelity=options.fidelity,
+            **sampling,
             **size,
         )
     lap("denoise")
@@ -100,9 +99,7 @@ def generate_to_folder(options: argparse.Namespace) -> None:
         "held": [{"modality": name, "file": path} for name, path in options.held],
         "outputs": outputs,
         "seed": options.seed,
-        "steps": options.steps,
-        "sampler": options.sampler,
-        "guidance": codi.config.guidance if options.guidance is None else options.guidance,
+        **sampling,
         "alignment": options.alignment,
         "strength": options.strength,
         "focus": options.focus,

@@ -291,10 +291,10 @@ class CoDi(nn.Module):
         self,
         prompts: Prompt | Context | MixedContext,
         outputs: Sequence[str],
-        steps: int = 20,
+        steps: int | None = None,
         guidance: float | Sequence[float] | None = None,
         seed: int = 0,
-        sampler: str = "dpmpp_2m",
+        sampler: str | None = None,
         alignment: str = "paper",
         strength: Strength = 1.0,
         progress: Callable[[int, int], None] | None = None,
@@ -314,11 +314,12 @@ class CoDi(nn.Module):
             `mix`. Its batch size B is the number of results.
         outputs : sequence of str
             Modalities to generate; their order does not matter.
-        guidance : float, or sequence of float, optional
-            Classifier-free guidance scale, the model's own by default; or one for each of several contexts.
+        steps, sampler, guidance : optional
+            How to sample, the model's own way by default: with how many steps; "dpmpp_2m", "dpmpp_2m_sde" (which adds
+            noise in every step), "ddim", "euler" or "ddim_released"; and by which classifier-free guidance scale, or
+            by one for each of several contexts.
         seed : int
             Fixes the noise of every stream of every result, whatever else is generated.
-        sampler : {"dpmpp_2m", "ddim", "euler", "ddim_released"}
         alignment, strength
             See `Diffuser.forward`.
         progress : callable, optional
@@ -380,10 +381,10 @@ class CoDi(nn.Module):
         self,
         prompts: Prompt | Context | MixedContext,
         outputs: Sequence[str],
-        steps: int = 20,
+        steps: int | None = None,
         guidance: float | Sequence[float] | None = None,
         seed: int = 0,
-        sampler: str = "dpmpp_2m",
+        sampler: str | None = None,
         alignment: str = "paper",
         strength: Strength = 1.0,
         progress: Callable[[int, int], None] | None = None,
@@ -424,9 +425,7 @@ class CoDi(nn.Module):
                 self.diffuser,
                 {name: stream_noise(shapes[name], seed, name).to(like.dtype) for name in streams},
                 prompts,
-                steps=steps,
-                guidance=self.config.guidance if guidance is None else guidance,
-                sampler=sampler,
+                **self.config.sampling(steps, sampler, guidance),
                 alignment=alignment,
                 strength=strength,
                 progress=progress,

@@ -13,10 +13,10 @@ from .conditioning import Prompt
 from .contexts import Context, MixedContext
 from .diffuser import Contexts, Diffuser, draw_contexts
 from .diffuser.joint import Strength
-from .diffusion import BETA_END, BETA_START, STEPS
+from .diffusion import BETA_END, BETA_START, STEPS, StepNoise
 from .released import ReleasedDDIM
 
-SAMPLERS = ("dpmpp_2m", "ddim", "euler", "ddim_released")
+SAMPLERS = ("dpmpp_2m", "dpmpp_2m_sde", "ddim", "euler", "ddim_released")
 
 
 def make_scheduler(sampler: str, steps: int) -> Any:
@@ -39,8 +39,9 @@ def make_scheduler(sampler: str, steps: int) -> Any:
         "beta_schedule": "scaled_linear",
         "timestep_spacing": "linspace" if sampler != "ddim" else "trailing",
     }
-    if sampler == "dpmpp_2m":
-        scheduler = diffusers.DPMSolverMultistepScheduler(**shared, algorithm_type="dpmsolver++", solver_order=2)
+    if sampler in ("dpmpp_2m", "dpmpp_2m_sde"):
+        rule = "sde-dpmsolver++" if sampler == "dpmpp_2m_sde" else "dpmsolver++"
+        scheduler = diffusers.DPMSolverMultistepScheduler(**shared, algorithm_type=rule, solver_order=2)
     elif sampler == "ddim":
         scheduler = diffusers.DDIMScheduler(**shared, clip_sample=False, set_alpha_to_one=False)
     else:
@@ -90,7 +91,8 @@ def sample(
         How much of `start` stays: 0 ignores it, 1 returns it; between, it is noised to the level from which on a share
         of ``1 - fidelity`` of the steps is left. The sampler "ddim_released" does it by the released rule.
     seed : int
-        Of the draws that mixing "layer" needs.
+        Of the draws that mixing "layer" needs, and of the noise that the sampler "dpmpp_2m_sde" adds in every step,
+        which each result of each stream has to itself, as in `stream_noise`.
 
     Returns
     -------
@@ -119,6 +121,7 @@ def sample(
         for name, clean in start.items():
             x[name], left = _begin(schedulers[name], clean.to(noise[name]), noise[name], fidelity)
         timesteps = timesteps[len(timesteps) - left :]
+    fresh = {name: StepNoise(noise[name], seed, name) for name in schedulers} if sampler == "dpmpp_2m_sde" else {}
     settings: dict[str, Any] = {"alignment": alignment, "strength": strength}
     if held:
         settings["predict"] = list(schedulers)
@@ -137,7 +140,8 @@ def sample(
         for scale, less, more in zip(scales, guesses, guesses[1:]):
             eps = {name: eps[name] + scale * (more[name] - less[name]) for name in x}
         for name in x:
-            x[name] = schedulers[name].step(eps[name], t, x[name], return_dict=False)[0]
+            added = {"variance_noise": fresh[name].draw()} if fresh else {}
+            x[name] = schedulers[name].step(eps[name], t, x[name], return_dict=False, **added)[0]
         if progress is not None:
             progress(done, len(timesteps))
     return x

@@ -36,6 +36,8 @@ _TEXT = UNetConfig(
 CONFIG: CoDiConfig = dataclasses.replace(
     mini.CONFIG,
     guidance=3.5,
+    sampler="dpmpp_2m",
+    steps=20,
     name="vd-mini",
     diffuser=DiffuserConfig(networks={"image": _IMAGE, "text": _TEXT}, contexts=("text", "image"), prediction="v"),
     image_encoder=dataclasses.replace(mini.CONFIG.image_encoder, temporal=False),

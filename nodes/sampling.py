@@ -26,8 +26,8 @@ from .sampling_run import check_latent
 from .streams import split
 from .types import CATEGORY
 
-# What `codi generate` does outside ComfyUI.
-DEFAULT_SAMPLER, DEFAULT_SCHEDULER, DEFAULT_STEPS = "dpmpp_2m", "sgm_uniform", 20
+# What `codi generate` does outside ComfyUI with the built-in model.
+DEFAULT_SAMPLER, DEFAULT_SCHEDULER, DEFAULT_STEPS = "dpmpp_2m_sde", "sgm_uniform", 30
 
 
 def _prompt_inputs() -> list[io.Input]:

@@ -1,5 +1,6 @@
 """The model as a whole."""
 
+import dataclasses
 import math
 import subprocess
 import sys
@@ -128,12 +129,16 @@ def test_latents_are_in_vae_units(codi, prompt, monkeypatch):
         torch.testing.assert_close(z * codi.autoencoders[name].config.scale_factor, stream_noise(z.shape, 0, name))
 
 
-def test_default_guidance_is_the_models(codi, prompt):
-    def image(**guidance):
-        return codi.generate_latents(prompt, ["image"], steps=2, **guidance)["image"]
+@pytest.mark.parametrize(("setting", "value"), [("steps", 3), ("sampler", "dpmpp_2m_sde"), ("guidance", 2.0)])
+def test_default_sampling_is_the_models(codi, prompt, monkeypatch, setting, value):
+    def image(**settings):
+        return codi.generate_latents(prompt, ["image"], **settings)["image"]
 
-    assert torch.equal(image(), image(guidance=7.5))
-    assert not torch.equal(image(), image(guidance=2.0))
+    monkeypatch.setattr(codi, "config", dataclasses.replace(codi.config, steps=2))
+    usual, other = image(), image(**{setting: value})
+    assert not torch.equal(usual, other)
+    monkeypatch.setattr(codi, "config", dataclasses.replace(codi.config, **{setting: value}))
+    assert torch.equal(image(), other)
 
 
 def test_encoding_and_decoding(codi):

@@ -219,7 +219,7 @@ def test_something_must_be_generated(run):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"sampler": "heun"}, "no sampler 'heun'; choose from dpmpp_2m, ddim, euler, ddim_released"),
+        ({"sampler": "heun"}, "no sampler 'heun'; choose from dpmpp_2m, dpmpp_2m_sde, ddim, euler, ddim_released"),
         ({"steps": 0}, "0 steps are not possible: choose 1 to 1000"),
         ({"steps": 1001}, "1001 steps are not possible"),
         ({"alignment": "loud"}, "no alignment 'loud'; choose from"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -17,8 +19,11 @@ def pooled(tokens: Tensor) -> Tensor:
 
 
 def resampled(tokens: Tensor, steps: int) -> Tensor:
-    """``[B, T, D] -> [B, steps, D]``, linearly interpolated in time."""
-    return F.interpolate(tokens.transpose(1, 2), size=steps, mode="linear").transpose(1, 2)
+    """``[B, T, D] -> [B, steps, D]``: means over time for fewer steps, which leave nothing out; else interpolated."""
+    over_time = tokens.transpose(1, 2)
+    if steps < tokens.shape[1]:
+        return F.adaptive_avg_pool1d(over_time, steps).transpose(1, 2)
+    return F.interpolate(over_time, size=steps, mode="linear").transpose(1, 2)
 
 
 def moments(tokens: Tensor) -> Tensor:
@@ -30,12 +35,15 @@ class EnvironmentEncoder(nn.ModuleList):
     """Encodes a noisy latent as one token of length 1, or as one per time step.
 
     ``h [N, C, H, W]`` (or ``[B, D]``), ``emb [B, E]`` -> ``[B, T, environment_dim]``, where N is B, or B times
-    `frames`. T is 1 unless the configuration keeps time and the latent has any: then it is the number of frames, or
-    what is left of H after the encoder's downsampling. Of such tokens the second half of the channels is averaged over
+    `frames`. T is 1 unless the configuration keeps time and the latent has any: then it is the number of frames, or H,
+    of which downsampling then spares the rows. Of such tokens the second half of the channels is averaged over
     time: it tells what holds for the whole stream, the first half what happens when.
     """
 
     def __init__(self, config: UNetConfig, kit: Kit) -> None:
+        super().__init__()
+        self.time = config.environment_time
+        down = partial(kit.down, keep_rows=True) if self.time == "rows" else kit.down
         channels = config.model_channels // 2
         stages = [Stage([kit.entry(config.in_channels, channels)])]
         levels = list(zip(config.environment_mult, config.environment_res_blocks, strict=True))
@@ -44,9 +52,8 @@ class EnvironmentEncoder(nn.ModuleList):
                 inputs, channels = channels, mult * config.model_channels
                 stages.append(Stage([kit.residual(inputs, channels)]))
             if level < len(levels) - 1:
-                stages.append(Stage([kit.down(channels)]))
-        super().__init__([*stages, kit.head(channels, config.environment_dim)])
-        self.time = config.environment_time
+                stages.append(Stage([down(channels)]))
+        self.extend([*stages, kit.head(channels, config.environment_dim)])
 
     def forward(self, h: Tensor, emb: Tensor, frames: int | None = None) -> Tensor:
         *stages, head = self

@@ -53,7 +53,7 @@ class Factory:
     def linear(self, inputs: int, outputs: int, bias: bool = True) -> nn.Module:
         return self.operations.Linear(inputs, outputs, bias=bias, dtype=self.dtype, device=self.device)
 
-    def conv(self, inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Module:
+    def conv(self, inputs: int, outputs: int, kernel: int = 3, stride: int | tuple[int, int] = 1) -> nn.Module:
         return self.operations.Conv2d(
             inputs, outputs, kernel, stride=stride, padding=kernel // 2, dtype=self.dtype, device=self.device
         )

@@ -29,8 +29,8 @@ class SpatialKit:
     def residual(self, inputs: int, channels: int) -> nn.Module:
         return self.block(inputs, channels, self.emb_dim, self.make)
 
-    def down(self, channels: int) -> nn.Module:
-        return Downsample(channels, self.make)
+    def down(self, channels: int, keep_rows: bool = False) -> nn.Module:
+        return Downsample(channels, self.make, keep_rows)
 
     def up(self, channels: int) -> nn.Module:
         return Upsample(channels, self.make)

@@ -41,11 +41,11 @@ class ResBlock(nn.Module):
 
 
 class Downsample(nn.Module):
-    """Half the size: ``[N, C, H, W] -> [N, C, H / 2, W / 2]``."""
+    """Half the size: ``[N, C, H, W] -> [N, C, H / 2, W / 2]``, or with `keep_rows` ``[N, C, H, W / 2]``."""
 
-    def __init__(self, channels: int, make: Factory) -> None:
+    def __init__(self, channels: int, make: Factory, keep_rows: bool = False) -> None:
         super().__init__()
-        self.op = make.conv(channels, channels, stride=2)
+        self.op = make.conv(channels, channels, stride=(1, 2) if keep_rows else 2)
 
     def forward(self, h: Tensor) -> Tensor:
         return self.op(h)

@@ -19,7 +19,7 @@ def evaluate(
     samples: int = 200,
     clips: int | None = None,
     seed: int = 0,
-    steps: int = 20,
+    steps: int | None = None,
     guidance: float | None = None,
     runs: Iterable[str] | None = None,
     say: Callable[[str], None] = print,
@@ -41,8 +41,8 @@ def evaluate(
         Results behind each figure. (For tempo fewer: scenes of one object have none.)
     clips : int, optional
         The same where it takes videos, which cost 20 times as much as pictures: as many as `samples` by default.
-    guidance : float, optional
-        The model's own by default.
+    steps : int, optional
+        The model's own by default, as `guidance`; the sampler is the model's.
     runs : iterable of str, optional
         Names of the runs to do, from `RUNS` of `runs` or `versatile_runs`; all by default. The tables are made from all
         that are in `out`.
@@ -66,7 +66,7 @@ def evaluate(
     else:
         every, make_tables = codi_runs.RUNS, codi_tables.make_tables
     chosen = choose(every, runs)
-    settings = Settings(seed, steps, codi.config.guidance if guidance is None else guidance, clips)
+    settings = Settings(seed=seed, clips=clips, **codi.config.sampling(steps, guidance=guidance))
     missing = {run.name: reason for run in every.values() if (reason := lacking(codi, run))}
     todo = [run for run in chosen if run.name not in missing]
     if not todo:

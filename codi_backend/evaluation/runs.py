@@ -109,6 +109,7 @@ class Settings:
 
     seed: int
     steps: int
+    sampler: str
     guidance: float
     clips: int | None
 
@@ -195,6 +196,7 @@ def _batch(codi: CoDi, run: Run, heading: dict[str, Any], scenes: Sequence[Scene
         run.prompt.encode(codi, scenes, first),
         [name for name in heading["outputs"] if not (enough and name == "video")],
         steps=heading["steps"],
+        sampler=heading["sampler"],
         guidance=heading["guidance"],
         # The batch's place goes into the seed, so that no two scenes share their noise.
         seed=heading["seed"] + first,

@@ -9,14 +9,14 @@ from ..media import write_result
 from ..model import CoDi
 
 PROMPTS = ("three red stars, slowly", "one blue circle", "four green hearts, quickly", "shapes")
-_STEPS = 10
+_SAMPLING = {"steps": 10, "sampler": "dpmpp_2m"}  # quick
 
 
 def write_samples(codi: CoDi, streams: Sequence[str], folder: Path, step: int) -> None:
     """Generate the streams jointly from fixed prompts and write ``<step>/<modality>_<number>.*`` into `folder`."""
     out = folder / f"{step:06d}"
     out.mkdir(parents=True, exist_ok=True)
-    latents = codi.generate_latents(codi.prompt("text", PROMPTS), streams, steps=_STEPS)
+    latents = codi.generate_latents(codi.prompt("text", PROMPTS), streams, **_SAMPLING)
     decoded = {name: codi.decode(name, z) for name, z in latents.items()}
     for i in range(len(PROMPTS)):
         write_result(out, codi.config, decoded, i, len(PROMPTS))

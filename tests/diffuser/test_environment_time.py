@@ -24,8 +24,8 @@ WHEN, CONTEXT = torch.tensor([300, 700]), torch.nn.functional.normalize(torch.on
 
 def test_tokens_keep_time(diffuser, latents):
     tokens = diffuser.environment(latents, WHEN)
-    # The sound's eight rows are four after one downsampling.
-    assert {name: t.shape[1] for name, t in tokens.items()} == {"text": 1, "image": 1, "video": 4, "audio": 4}
+    # Downsampling leaves the sound's eight rows as they are.
+    assert {name: t.shape[1] for name, t in tokens.items()} == {"text": 1, "image": 1, "video": 4, "audio": 8}
     for name in ("video", "audio"):
         moment, whole_stream = tokens[name].detach().double().chunk(2, -1)
         assert (moment[:, 0] - moment[:, 1]).abs().max() > 1e-3
@@ -76,6 +76,12 @@ def test_resampling():
     ramp = torch.arange(4.0).reshape(1, 4, 1)
     assert torch.equal(resampled(ramp, 4), ramp)
     torch.testing.assert_close(resampled(ramp, 2), torch.tensor([0.5, 2.5]).reshape(1, 2, 1))
+    torch.testing.assert_close(resampled(ramp, 8)[0, 1:3, 0], torch.tensor([0.25, 0.75]))
+
+
+def test_no_moment_is_lost_on_fewer_steps():
+    for moment in torch.eye(16):
+        assert resampled(moment.reshape(1, 16, 1), 4).sum() == pytest.approx(0.25)
 
 
 def test_all_four_streams_hear_each_other(diffuser, latents):

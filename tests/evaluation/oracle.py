@@ -45,7 +45,7 @@ class Oracle(nn.Module):
     def encode(self, name, content, sample_rate=None):
         return content
 
-    def generate(self, prompts, outputs, *, steps, guidance, seed, alignment, held=None):
+    def generate(self, prompts, outputs, *, steps, sampler, guidance, seed, alignment, held=None):
         made = {name: [] for name in outputs}
         for i, votes in enumerate(prompts.embedding[:, 0]):
             self.generated += 1

@@ -122,7 +122,7 @@ def test_held(tables):
 
 def test_markdown(out):
     text = (out / "evaluation.md").read_text()
-    assert "samples 8, seed 0, steps 20, guidance 7.5." in text
+    assert "samples 8, seed 0, steps 20, sampler dpmpp_2m, guidance 7.5." in text
     assert "| text → image | 100.0 % (68–100) ✓ ≥ 98.0 <sub>8</sub> |" in text
     assert "- coupling_image_audio: 0 of 16 prompts done" in text
 

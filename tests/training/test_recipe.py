@@ -55,6 +55,12 @@ PARTS = {
     "listening2_video": {"diffuser.image"},
     "listening3_audio": {"diffuser.audio"},
     "listening_text": {"diffuser.text"},
+    "environment3_audio_video": {"diffuser.image", "diffuser.audio"},
+    "listening4_audio": {"diffuser.audio"},
+    "listening3_video": {"diffuser.image"},
+    "listening5_audio": {"diffuser.audio"},
+    "listening4_video": {"diffuser.image"},
+    "listening2_text": {"diffuser.text"},
 }
 
 
