@@ -75,4 +75,11 @@ class StepNoise:
 def _generators(count: int, seed: int, name: str, use: int, first: int = 0) -> list[torch.Generator]:
     """A generator for each sample of a stream; `use` tells starting noise (0) from the steps' (1)."""
     stream = modality(name).stream + 8 * use
-    return [torch.Generator().manual_seed(((seed * 16 + stream) << 20) + first + i) for i in range(count)]
+    numbers = (((seed * 16 + stream) << 20) + first + i for i in range(count))
+    return [torch.Generator().manual_seed(_folded(number)) for number in numbers]
+
+
+def _folded(number: int) -> int:
+    """A number in 32 bits, which is all that a generator on the CPU heeds of its seed."""
+    high, low = divmod(number, 2**32)
+    return low ^ (high * 0x9E3779B1 % 2**32)  # an odd factor: no two high parts become the same
