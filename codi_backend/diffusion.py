@@ -56,20 +56,12 @@ def stream_noise(shape: tuple[int, ...], seed: int, name: str, first: int = 0) -
     return torch.stack([torch.randn(shape[1:], generator=g) for g in _generators(shape[0], seed, name, 0, first)])
 
 
-class StepNoise:
-    """Noise that a stochastic sampler adds to one stream, step by step.
+def step_generators(count: int, seed: int, name: str) -> list[torch.Generator]:
+    """Where `count` samples of a stream get the noise that a stochastic sampler adds, on the CPU.
 
-    Drawn like `stream_noise`, from other generators. `like` is the stream's starting noise.
+    They are each sample's own, as those of `stream_noise` are, and others than these.
     """
-
-    def __init__(self, like: Tensor, seed: int, name: str) -> None:
-        self._like = like
-        self._generators = _generators(len(like), seed, name, 1)
-
-    def draw(self) -> Tensor:
-        """The noise of the next step, shaped like `like` and on its device."""
-        rows = [torch.randn(self._like.shape[1:], generator=g) for g in self._generators]
-        return torch.stack(rows).to(self._like)
+    return _generators(count, seed, name, 1)
 
 
 def _generators(count: int, seed: int, name: str, use: int, first: int = 0) -> list[torch.Generator]:

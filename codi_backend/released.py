@@ -52,8 +52,10 @@ class ReleasedDDIM:
     def scale_model_input(self, sample: Tensor, timestep: Tensor) -> Tensor:
         return sample
 
-    def step(self, eps: Tensor, timestep: Tensor, sample: Tensor, return_dict: bool = False) -> tuple[Tensor, Tensor]:
-        """One step down: the next sample, and the clean latent that `eps` implies."""
+    def step(
+        self, eps: Tensor, timestep: Tensor, sample: Tensor, generator: object = None, return_dict: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """One step down: the next sample, and the clean latent that `eps` implies. No noise is added."""
         a, previous = self._alphas[int(timestep)]
         clean = (sample - (1 - a) ** 0.5 * eps) / a**0.5
         return previous**0.5 * clean + (1 - previous) ** 0.5 * eps, clean

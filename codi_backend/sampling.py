@@ -13,7 +13,7 @@ from .conditioning import Prompt
 from .contexts import Context, MixedContext
 from .diffuser import Contexts, Diffuser, draw_contexts
 from .diffuser.joint import Strength
-from .diffusion import BETA_END, BETA_START, STEPS, StepNoise
+from .diffusion import BETA_END, BETA_START, STEPS, step_generators
 from .released import ReleasedDDIM
 
 SAMPLERS = ("dpmpp_2m", "dpmpp_2m_sde", "ddim", "euler", "ddim_released")
@@ -121,7 +121,7 @@ def sample(
         for name, clean in start.items():
             x[name], left = _begin(schedulers[name], clean.to(noise[name]), noise[name], fidelity)
         timesteps = timesteps[len(timesteps) - left :]
-    fresh = {name: StepNoise(noise[name], seed, name) for name in schedulers} if sampler == "dpmpp_2m_sde" else {}
+    generators = {name: step_generators(len(noise[name]), seed, name) for name in schedulers}
     settings: dict[str, Any] = {"alignment": alignment, "strength": strength}
     if held:
         settings["predict"] = list(schedulers)
@@ -140,8 +140,7 @@ def sample(
         for scale, less, more in zip(scales, guesses, guesses[1:]):
             eps = {name: eps[name] + scale * (more[name] - less[name]) for name in x}
         for name in x:
-            added = {"variance_noise": fresh[name].draw()} if fresh else {}
-            x[name] = schedulers[name].step(eps[name], t, x[name], return_dict=False, **added)[0]
+            x[name] = schedulers[name].step(eps[name], t, x[name], generator=generators[name], return_dict=False)[0]
         if progress is not None:
             progress(done, len(timesteps))
     return x

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from codi_backend.diffusion import StepNoise, add_noise, alphas_cumprod, stream_noise
+from codi_backend.diffusion import add_noise, alphas_cumprod, step_generators, stream_noise
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "schedule.json").read_text())
 SHAPE = (3, 4, 8, 8)
@@ -71,15 +71,17 @@ def test_noise_depends_on_nothing_global():
 
 
 def test_the_noise_of_steps_is_each_samples_own():
-    start = torch.zeros(3, 4000)
-    steps = StepNoise(start, 5, "audio")
-    first, second = steps.draw(), steps.draw()
+    def draw(generators):
+        return torch.stack([torch.randn(4000, generator=g) for g in generators])
+
+    steps = step_generators(3, 5, "audio")
+    first, second = draw(steps), draw(steps)
     assert first.std() == pytest.approx(1, abs=0.05)
-    rows = torch.cat([stream_noise((3, 4000), 5, "audio"), first, second, StepNoise(start, 5, "image").draw()])
+    rows = torch.cat([stream_noise((3, 4000), 5, "audio"), first, second, draw(step_generators(3, 5, "image"))])
     correlation = rows.corrcoef() - torch.eye(len(rows))
     assert correlation.abs().max() < 0.1
-    fewer = StepNoise(start[:2], 5, "audio")
-    assert torch.equal(fewer.draw(), first[:2]) and torch.equal(fewer.draw(), second[:2])
+    fewer = step_generators(2, 5, "audio")
+    assert torch.equal(draw(fewer), first[:2]) and torch.equal(draw(fewer), second[:2])
 
 
 def test_unknown_stream():
