@@ -21,6 +21,9 @@ class UNetConfig:
     environment_time : {None, "frames", "rows"}
         Whether streams are told, and hear, what happens when: None pools over time, as published; otherwise there is an
         environment token per frame of a video, or per row of the feature map, whose rows are time steps in sounds.
+    temporal_connectors : int
+        Through how many blocks of attention over time the tokens of another stream pass before the connectors hear
+        them, in a stream that keeps time and hears one that does; none as published.
     text_positions : int or None
         For the text network, the number of positions that every feature has (`second_dim`, 4 in the published one).
     temporal : bool
@@ -43,6 +46,7 @@ class UNetConfig:
     environment_mult: tuple[int, ...] = (1, 2, 4)
     environment_res_blocks: tuple[int, ...] = (1, 1, 1)
     environment_time: str | None = None
+    temporal_connectors: int = 0
     temporal: bool = False
     temporal_norm: str = "frames"
     text_positions: int | None = None

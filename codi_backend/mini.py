@@ -45,6 +45,7 @@ CONFIG = CoDiConfig(
                 environment_mult=(1, 2),
                 environment_res_blocks=(1, 2),
                 environment_time="frames",
+                temporal_connectors=2,
                 temporal=True,
                 temporal_norm="channels",
             ),
@@ -61,6 +62,7 @@ CONFIG = CoDiConfig(
                 environment_mult=(1, 2),
                 environment_res_blocks=(1, 2),
                 environment_time="rows",
+                temporal_connectors=2,
             ),
             "text": UNetConfig(
                 in_channels=64,

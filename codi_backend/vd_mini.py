@@ -18,6 +18,7 @@ _IMAGE = dataclasses.replace(
     mini.CONFIG.diffuser.networks["image"],
     connector=(False, False),
     environment_time=None,
+    temporal_connectors=0,
     temporal=False,
     temporal_norm="frames",
 )

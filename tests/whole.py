@@ -21,8 +21,10 @@ CONFIG = dataclasses.replace(
     name="whole",
     diffuser=DiffuserConfig(
         networks={
-            "image": dataclasses.replace(_NETWORKS["image"], temporal=True, environment_time="frames"),
-            "audio": dataclasses.replace(_NETWORKS["audio"], environment_time="rows"),
+            "image": dataclasses.replace(
+                _NETWORKS["image"], temporal=True, environment_time="frames", temporal_connectors=1
+            ),
+            "audio": dataclasses.replace(_NETWORKS["audio"], environment_time="rows", temporal_connectors=1),
             # Narrower, the normalisation of a single text's vector would have groups of one value.
             "text": dataclasses.replace(_NETWORKS["image"], in_channels=16, model_channels=128, text_positions=2),
         }

@@ -17,6 +17,7 @@ from .factory import attention as default_attention
 from .kit import Kit, Stage, kit_for
 from .layers import Sources, Transformer
 from .slots import Lent, Slot
+from .temporal_connector import TemporalConnector
 
 
 def sinusoid(timesteps: Tensor, width: int) -> Tensor:
@@ -79,6 +80,9 @@ class UNet(nn.Module):
         self.environment_encoder = EnvironmentEncoder(config, over_frames) if config.aligned else None
         self.input_connectors = nn.ModuleDict()
         self.output_connectors = nn.ModuleDict()
+        self.temporal_connectors = nn.ModuleList(
+            TemporalConnector(config.environment_dim, make) for _ in range(config.temporal_connectors)
+        )
         self.input_blocks, skips = self._encoder(kit)
         channels = skips[-1]
         self.middle_block = Stage(
@@ -167,6 +171,8 @@ class UNet(nn.Module):
         h, frames = fold_frames(x)
         sources = context if self.shared else ((context, 1.0),)
         skips = []
+        if gate and self.temporal_connectors:
+            heard = [(self._over_time(tokens, h, frames), weight) for tokens, weight in heard]
         for i, block in enumerate(self.input_blocks):
             h = block(h, emb, sources, frames)
             h = self._listen(self.input_connectors, i, h, heard, gate, frames)
@@ -188,6 +194,17 @@ class UNet(nn.Module):
         connector: Transformer = connectors[str(index)]
         changed = connector(h, [(self._in_time(tokens, h, frames), weight) for tokens, weight in heard], in_step=True)
         return changed if gate == 1 else h + gate * (changed - h)
+
+    def _over_time(self, tokens: Tensor, h: Tensor, frames: int | None) -> Tensor:
+        """Tokens ``[B, T, D]`` of another stream, each told what the others say, at this stream's steps at most."""
+        steps = frames if self.config.environment_time == "frames" else h.shape[2]
+        if steps is None or tokens.shape[1] == 1:
+            return tokens
+        if steps < tokens.shape[1]:
+            tokens = resampled(tokens, steps)
+        for connector in self.temporal_connectors:
+            tokens = connector(tokens)
+        return tokens
 
     def _in_time(self, tokens: Tensor, h: Tensor, frames: int | None) -> Tensor:
         """Tokens ``[B, T, D]`` of another stream, as the time steps of this one hear them.

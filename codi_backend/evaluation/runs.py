@@ -29,7 +29,7 @@ ALL = ("text", "image", "video", "audio")
 
 _SCENE_SEED = 1000  # scenes that training never drew
 _BATCH = 20
-_LISTENING = frozenset({"environment_encoder", "input_connectors", "output_connectors"})
+_LISTENING = frozenset({"environment_encoder", "temporal_connectors", "input_connectors", "output_connectors"})
 
 
 @dataclass(frozen=True)

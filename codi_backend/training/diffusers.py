@@ -85,7 +85,9 @@ class DiffusionStage(Stage):
     @torch.no_grad()
     def embed(self, texts: list[str]) -> Tensor:
         """Prompt embeddings of texts, ``[B, 1, D]``."""
-        return self.text_encoder(self.text_encoder.tokenize(texts).to(self.alphas.device))
+        row = {text: i for i, text in enumerate(dict.fromkeys(texts))}  # a small world says many things twice
+        tokens = self.text_encoder.tokenize(list(row)).to(self.alphas.device)
+        return self.text_encoder(tokens)[[row[text] for text in texts]]
 
     @torch.no_grad()
     def context(self, batch: dict[str, Any], generator: torch.Generator) -> Tensor:
@@ -178,7 +180,12 @@ def prompt_parameters(network: nn.Module) -> list[nn.Parameter]:
 
 def alignment_parts(network: nn.Module) -> tuple[nn.Module, ...]:
     """The parts that latent alignment trains, and nothing else does."""
-    return network.environment_encoder, network.input_connectors, network.output_connectors
+    return network.environment_encoder, *connectors(network)
+
+
+def connectors(network: nn.Module) -> tuple[nn.Module, ...]:
+    """The parts that hear other streams."""
+    return network.temporal_connectors, network.input_connectors, network.output_connectors
 
 
 @torch.no_grad()

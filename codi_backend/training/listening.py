@@ -13,7 +13,7 @@ from ..diffusion import add_noise, eps_from_v
 from ..modality import modality
 from ..prompts import TextEncoder
 from .alignment import speaking_times
-from .diffusers import PICTURES_PER_VIDEO, DiffusionStage, Latents
+from .diffusers import PICTURES_PER_VIDEO, DiffusionStage, Latents, connectors
 
 _VOICES = 3
 _TIMED_LESSON = 0.25
@@ -48,8 +48,7 @@ class ListeningStage(DiffusionStage):
         self.name = f"listening_{pairs[0][0]}"
         diffuser.requires_grad_(False)
         (self.network,) = {modality(listener).network for listener, _ in pairs}
-        network = diffuser.networks[self.network]
-        for part in (network.input_connectors, network.output_connectors):
+        for part in connectors(diffuser.networks[self.network]):
             part.requires_grad_(True)
 
     def batch(self, step: int, size: int, seed: int) -> dict[str, Any]:

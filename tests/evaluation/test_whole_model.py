@@ -48,7 +48,7 @@ def test_similarity(whole, made):
     assert result.labels == ("said", "text", "image", "video", "audio")
     for i, row in enumerate(result.cosines):
         assert row[i] == pytest.approx(1, abs=1e-5)
-        assert row == pytest.approx([other[i] for other in result.cosines])
+        assert row == pytest.approx([other[i] for other in result.cosines], abs=1e-6)
         assert all(-1.00001 <= value <= 1.00001 for value in row)
     image, video = (whole.prompt(name, made[name]).embedding[:, 0] for name in ("image", "video"))
     assert result.cosines[2][3] == pytest.approx((image * video).sum(1).mean().item(), abs=1e-5)

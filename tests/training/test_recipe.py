@@ -61,6 +61,13 @@ PARTS = {
     "listening5_audio": {"diffuser.audio"},
     "listening4_video": {"diffuser.image"},
     "listening2_text": {"diffuser.text"},
+    "refine2_video": {"diffuser.image"},
+    "environment2_image": {"diffuser.image"},
+    "environment2_text": {"diffuser.text"},
+    "environment4_audio_video": {"diffuser.image", "diffuser.audio"},
+    "listening6_audio": {"diffuser.audio"},
+    "listening3_text": {"diffuser.text"},
+    "listening5_video": {"diffuser.image"},
 }
 
 
@@ -107,6 +114,7 @@ def test_alignment_changes_only_what_listens(finished):
         names = tiny.changed(after["environment_video"][part], after["alignment_audio_video"][part])
         assert {name.split(".")[0] for name in names} == {
             "environment_encoder",
+            "temporal_connectors",
             "input_connectors",
             "output_connectors",
         }
