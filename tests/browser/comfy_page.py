@@ -188,6 +188,9 @@ class ComfyPage:
         clip = {"x": left - margin, "y": top - margin, "width": right - left, "height": bottom - top}
         clip["width"] += 2 * margin
         clip["height"] += 2 * margin
+        # Clips begin with nothing, one object after the other appears.
+        self.page.evaluate("document.querySelectorAll('video').forEach(v => { v.pause(); v.currentTime = v.duration })")
+        self.page.wait_for_timeout(500)
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         self.page.screenshot(path=path, clip=clip, style=".p-toast, [data-testid^=queue-progress] {display: none}")
         self.page.set_viewport_size(usual)
