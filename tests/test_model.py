@@ -136,7 +136,7 @@ def test_default_sampling_is_the_models(codi, prompt, monkeypatch, setting, valu
 
     monkeypatch.setattr(codi, "config", dataclasses.replace(codi.config, steps=2))
     usual, other = image(), image(**{setting: value})
-    assert not torch.equal(usual, other)
+    assert torch.equal(usual, image(sampler="dpmpp_2m", guidance=7.5)) and not torch.equal(usual, other)
     monkeypatch.setattr(codi, "config", dataclasses.replace(codi.config, **{setting: value}))
     assert torch.equal(image(), other)
 

@@ -197,7 +197,7 @@ class UNet(nn.Module):
 
     def _over_time(self, tokens: Tensor, h: Tensor, frames: int | None) -> Tensor:
         """Tokens ``[B, T, D]`` of another stream, each told what the others say, at this stream's steps at most."""
-        steps = frames if self.config.environment_time == "frames" else h.shape[2]
+        steps = self._steps(h, frames)
         if steps is None or tokens.shape[1] == 1:
             return tokens
         if steps < tokens.shape[1]:
@@ -213,8 +213,14 @@ class UNet(nn.Module):
         """
         if tokens.shape[1] == 1:
             return tokens
+        steps = self._steps(h, frames)
+        if steps is None:
+            return pooled(tokens)
+        tokens = resampled(tokens, steps)
+        return tokens if frames is None else tokens.flatten(0, 1)[:, None]
+
+    def _steps(self, h: Tensor, frames: int | None) -> int | None:
+        """How many time steps this stream has at a feature map of it; None if it keeps no time."""
         if self.config.environment_time == "rows":
-            return resampled(tokens, h.shape[2])
-        if self.config.environment_time == "frames" and frames is not None:
-            return resampled(tokens, frames).flatten(0, 1)[:, None]
-        return pooled(tokens)
+            return h.shape[2]
+        return frames if self.config.environment_time == "frames" else None

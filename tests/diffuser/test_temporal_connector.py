@@ -65,7 +65,8 @@ def test_listeners_with_time(networks, stream, frames, steps):
 
 @torch.no_grad()
 def test_what_has_no_time_is_heard_as_it_is(networks):
-    """A picture hears no moments, and one token tells of none."""
+    """Neither a picture nor a text hears moments, and one token tells of none."""
+    assert networks["text"]._over_time(TOKENS, torch.zeros(2, 16), None) is TOKENS
     assert networks["image"]._over_time(TOKENS, X["image"], None) is TOKENS
     one = TOKENS[:, :1]
     assert networks["audio"]._over_time(one, X["audio"], None) is one
