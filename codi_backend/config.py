@@ -76,6 +76,9 @@ class DiffuserConfig:
     prediction : {"eps", "v"}
         What the networks' last layers give. The diffuser returns the noise (eps) in either case; a small network cannot
         copy its noisy input so exactly as eps needs it at high noise, which v spares it.
+    latent_means : dict of str to tuple of float
+        By modality, the mean of each channel over the scaled latents that the diffuser was trained on; 0 where it is
+        not given, as published. See `codi_backend.diffusion.mean_latent`.
     """
 
     networks: dict[str, UNetConfig] = field(default_factory=dict)
@@ -83,6 +86,7 @@ class DiffuserConfig:
     middle_as_first_skip: bool = False
     listen: str = "sum"
     prediction: str = "eps"
+    latent_means: dict[str, tuple[float, ...]] = field(default_factory=dict)
 
     def only(self, networks: Collection[str], contexts: Collection[str] | None = None) -> DiffuserConfig:
         """The same diffuser with some of its networks and, if given, some of its kinds of context."""
@@ -386,6 +390,8 @@ def _build(cls: type, values: Any) -> Any:
     for name, value in values.items():
         if name == "networks":
             value = {network: _build(UNetConfig, v) for network, v in value.items()}
+        elif name == "latent_means":
+            value = {modality: tuple(means) for modality, means in value.items()}
         elif name in _NESTED and value is not None:
             value = _build(_NESTED[name], value)
         elif isinstance(value, list):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -45,6 +46,17 @@ def eps_from_v(v: Tensor, noisy: Tensor, timesteps: Tensor) -> Tensor:
     """
     ratio = noise_ratio(timesteps.to(noisy.device)).reshape(-1, *[1] * (v.ndim - 1))
     return ((v + ratio * noisy) / (1 + ratio**2).sqrt()).to(v.dtype)
+
+
+def mean_latent(means: Mapping[str, Sequence[float]], name: str) -> Tensor:
+    """What scaled latents of a modality are on average, ``[C, 1, ...]``; `means` as in `DiffuserConfig.latent_means`.
+
+    The schedule's last noise level leaves 7 % of a latent (square root of `alphas_cumprod`). A latent's hundreds of
+    values make even that plain to a network, and noise alone, which lacks it, tells it something false. So sampling
+    begins with the mean's share (the "signal leak" of Everaert et al., WACV 2024).
+    """
+    values = torch.tensor(means.get(name, (0.0,)), dtype=torch.float32)
+    return values.reshape(-1, *[1] * (modality(name).latent_rank - 2))
 
 
 def stream_noise(shape: tuple[int, ...], seed: int, name: str, first: int = 0) -> Tensor:

@@ -26,7 +26,7 @@ WEIGHTS = Path(__file__).parent / "mini_weights"
 
 CONFIG = CoDiConfig(
     name="mini",
-    guidance=3.5,
+    guidance=2.5,
     sampler="dpmpp_2m_sde",
     steps=30,
     diffuser=DiffuserConfig(

@@ -432,6 +432,7 @@ class CoDi(nn.Module):
                 held={name: held[name] * scale[name] for name in streams if name in held},
                 start={name: start[name] * scale[name] for name in streams if name in start},
                 fidelity=fidelity,
+                means=self.config.diffuser.latent_means,
                 seed=seed,
             )
 

@@ -13,7 +13,7 @@ from .conditioning import Prompt
 from .contexts import Context, MixedContext
 from .diffuser import Contexts, Diffuser, draw_contexts
 from .diffuser.joint import Strength
-from .diffusion import BETA_END, BETA_START, STEPS, step_generators
+from .diffusion import BETA_END, BETA_START, STEPS, alphas_cumprod, mean_latent, step_generators
 from .released import ReleasedDDIM
 
 SAMPLERS = ("dpmpp_2m", "dpmpp_2m_sde", "ddim", "euler", "ddim_released")
@@ -65,6 +65,7 @@ def sample(
     held: Mapping[str, Tensor] | None = None,
     start: Mapping[str, Tensor] | None = None,
     fidelity: float = 0.0,
+    means: Mapping[str, Sequence[float]] | None = None,
     seed: int = 0,
 ) -> dict[str, Tensor]:
     """Denoise all streams at one common noise level per step.
@@ -90,6 +91,8 @@ def sample(
     fidelity : float
         How much of `start` stays: 0 ignores it, 1 returns it; between, it is noised to the level from which on a share
         of ``1 - fidelity`` of the steps is left. The sampler "ddim_released" does it by the released rule.
+    means : dict of str to sequence of float, optional
+        `DiffuserConfig.latent_means` of the model: a stream without a start begins with their share, see `mean_latent`.
     seed : int
         Of the draws that mixing "layer" needs, and of the noise that the sampler "dpmpp_2m_sde" adds in every step,
         which each result of each stream has to itself, as in `stream_noise`.
@@ -116,7 +119,11 @@ def sample(
     draw = _drawing(prompt, diffuser, seed)
     noise = {name: n.to(like.device) for name, n in noise.items()}
     timesteps = next(iter(schedulers.values())).timesteps
-    x = {name: noise[name] * scheduler.init_noise_sigma for name, scheduler in schedulers.items()}
+    leak = float(alphas_cumprod()[int(timesteps[0])].sqrt())
+    x = {}
+    for name, scheduler in schedulers.items():
+        begin = noise[name] + leak * mean_latent(means or {}, name).to(noise[name])
+        x[name] = begin * scheduler.init_noise_sigma
     if fidelity > 0:
         for name, clean in start.items():
             x[name], left = _begin(schedulers[name], clean.to(noise[name]), noise[name], fidelity)

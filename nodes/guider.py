@@ -12,7 +12,7 @@ from .streams import STREAMS, split
 from .types import CATEGORY
 
 # The small model's guidance; the published model's is 7.5.
-DEFAULT_CFG = 3.5
+DEFAULT_CFG = 2.5  # the small CoDi's own
 MAX_CFG = 100.0
 
 
@@ -59,8 +59,8 @@ def cfg_input(name: str = "cfg", of: str = "") -> io.Input:
         max=MAX_CFG,
         step=0.1,
         round=0.01,
-        tooltip=f"How far the prompt leads{of}; 1 is without guidance. 3.5 suits the built-in model, "
-        "7.5 the published one.",
+        tooltip=f"How far the prompt leads{of}; 1 is without guidance. 2.5 suits the built-in CoDi, "
+        "3.5 the built-in Versatile Diffusion, 7.5 the published models.",
     )
 
 

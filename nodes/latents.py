@@ -8,9 +8,10 @@ from comfy_api.latest import io
 
 from ..codi_backend.config import AudioAutoencoderConfig, CoDiConfig, ImageAutoencoderConfig, UNetConfig
 from ..codi_backend.diffuser.temporal import MAX_FRAMES
+from ..codi_backend.diffusion import mean_latent
 from ..codi_backend.modality import modality
 from .model import Model
-from .streams import join
+from .streams import from_backend, join, modality_of, scale_factor
 from .types import CATEGORY
 
 MAX_SIZE = 4096
@@ -91,10 +92,18 @@ def text_shape(config: CoDiConfig) -> tuple[int, int, int]:
     return _require(config, "text", config.text_autoencoder).in_channels, 1, 1
 
 
-def empty_latent(shapes: list[tuple[int, ...]], batch_size: int) -> dict:
-    """A LATENT of zeros, a stream for each shape."""
-    device = comfy.model_management.intermediate_device()
-    return {"samples": join([torch.zeros(batch_size, *shape, device=device) for shape in shapes])}
+def empty_latent(config: CoDiConfig, shapes: list[tuple[int, ...]], batch_size: int) -> dict:
+    """A LATENT with a stream for each shape, which is what the model's latents are on average.
+
+    Samplers add noise to it, and so begin where `codi generate` does: see `mean_latent`.
+    """
+    return {"samples": join([_mean_stream(config, (batch_size, *shape)) for shape in shapes])}
+
+
+def _mean_stream(config: CoDiConfig, shape: tuple[int, ...]) -> torch.Tensor:
+    name = modality_of(shape, config).name
+    mean = from_backend(mean_latent(config.diffuser.latent_means, name)[None], name) / scale_factor(name, config)
+    return mean.to(comfy.model_management.intermediate_device()).expand(shape).contiguous()
 
 
 def size_inputs(what: str) -> list[io.Input]:
@@ -168,4 +177,4 @@ class CoDiEmptyLatent(io.ComfyNode):
             shapes.append(text_shape(config))
         if not shapes:
             raise ValueError("image, video, audio, text: nothing is left to generate; switch at least one of them on.")
-        return io.NodeOutput(empty_latent(shapes, batch_size))
+        return io.NodeOutput(empty_latent(config, shapes, batch_size))

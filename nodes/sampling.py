@@ -127,8 +127,9 @@ class CoDiSampleImage(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, width, height, batch_size, **settings) -> io.NodeOutput:
-        shape = image_shape(codi_config(model), width, height)
-        return io.NodeOutput(sample(model, latent=empty_latent([shape], batch_size), **settings))
+        config = codi_config(model)
+        latent = empty_latent(config, [image_shape(config, width, height)], batch_size)
+        return io.NodeOutput(sample(model, latent=latent, **settings))
 
 
 class CoDiSampleVideo(io.ComfyNode):
@@ -138,8 +139,9 @@ class CoDiSampleVideo(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, width, height, frames, batch_size, **settings) -> io.NodeOutput:
-        shape = video_shape(codi_config(model), width, height, frames)
-        return io.NodeOutput(sample(model, latent=empty_latent([shape], batch_size), **settings))
+        config = codi_config(model)
+        latent = empty_latent(config, [video_shape(config, width, height, frames)], batch_size)
+        return io.NodeOutput(sample(model, latent=latent, **settings))
 
 
 class CoDiSampleAudio(io.ComfyNode):
@@ -149,8 +151,9 @@ class CoDiSampleAudio(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, seconds, batch_size, **settings) -> io.NodeOutput:
-        shape = audio_shape(codi_config(model), seconds)
-        return io.NodeOutput(sample(model, latent=empty_latent([shape], batch_size), **settings))
+        config = codi_config(model)
+        latent = empty_latent(config, [audio_shape(config, seconds)], batch_size)
+        return io.NodeOutput(sample(model, latent=latent, **settings))
 
 
 class CoDiSampleText(io.ComfyNode):
@@ -160,5 +163,6 @@ class CoDiSampleText(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, batch_size, **settings) -> io.NodeOutput:
-        shape = text_shape(codi_config(model))
-        return io.NodeOutput(sample(model, latent=empty_latent([shape], batch_size), **settings))
+        config = codi_config(model)
+        latent = empty_latent(config, [text_shape(config)], batch_size)
+        return io.NodeOutput(sample(model, latent=latent, **settings))

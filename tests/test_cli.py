@@ -95,7 +95,8 @@ def test_results_are_those_of_the_library(generate, codi, tmp_path):
     prompt = codi.prompt("text", "two <blue> stars")
     expected = codi.generate(prompt, ["image"], steps=2, guidance=2, seed=3, sampler="ddim")["image"][0]
     picture = np.asarray(Image.open(tmp_path / "out" / "image.png"))
-    assert np.array_equal(picture, (expected * 255).round().byte().permute(1, 2, 0).numpy())
+    # The file's weights may lie otherwise in memory, and add up in another order.
+    assert np.abs(picture - 255 * expected.permute(1, 2, 0).numpy()).max() < 0.51
 
 
 def test_sound_alone(generate, tmp_path, capsys):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from codi_backend.diffusion import add_noise, alphas_cumprod, step_generators, stream_noise
+from codi_backend.diffusion import add_noise, alphas_cumprod, mean_latent, step_generators, stream_noise
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "schedule.json").read_text())
 SHAPE = (3, 4, 8, 8)
@@ -34,6 +34,21 @@ def test_every_sample_has_its_own_timestep(shape):
     noisy = add_noise(torch.ones(shape), torch.zeros(shape), torch.tensor([0, 999]), alphas_cumprod())
     for row, step in zip(noisy, ("0", "999")):
         torch.testing.assert_close(row, torch.full(shape[1:], GOLDEN["alphas_cumprod"][step] ** 0.5))
+
+
+MEANS = {"image": (1.0, 2.0, 3.0), "text": (4.0, 5.0)}
+
+
+@pytest.mark.parametrize(
+    ("name", "latent"),
+    [("image", (2, 3, 4, 4)), ("text", (2, 2)), ("video", (2, 3, 5, 4, 4)), ("audio", (2, 8, 6, 4))],
+)
+def test_mean_latents_are_of_channels(name, latent):
+    """They fit a latent of any size; what is not known is 0."""
+    shift = torch.zeros(latent) + mean_latent(MEANS, name)
+    assert shift.shape == latent
+    for channel, values in enumerate(shift.unbind(1)):
+        assert (values == MEANS.get(name, (0.0,) * 8)[channel]).all()
 
 
 def test_noise_is_standard_normal():

@@ -116,4 +116,4 @@ def test_memory_and_time(out):
     assert result["peak_memory_mb"] < 4000
     assert sum(result["seconds"].values()) < 60
     assert (result["model"], result["seed"]) == ("mini", 0)
-    assert (result["steps"], result["sampler"], result["guidance"]) == (30, "dpmpp_2m_sde", 3.5)
+    assert (result["steps"], result["sampler"], result["guidance"]) == (30, "dpmpp_2m_sde", 2.5)

@@ -129,6 +129,13 @@ def test_latents_are_in_vae_units(codi, prompt, monkeypatch):
         torch.testing.assert_close(z * codi.autoencoders[name].config.scale_factor, stream_noise(z.shape, 0, name))
 
 
+def test_latents_begin_with_the_models_means(codi, prompt, monkeypatch):
+    given = {}
+    monkeypatch.setattr("codi_backend.model.sample", lambda _, noise, *__, **options: given.update(options) or noise)
+    codi.generate_latents(prompt, **OPTIONS)
+    assert given["means"] == codi.config.diffuser.latent_means != {}
+
+
 @pytest.mark.parametrize(("setting", "value"), [("steps", 3), ("sampler", "dpmpp_2m_sde"), ("guidance", 2.0)])
 def test_default_sampling_is_the_models(codi, prompt, monkeypatch, setting, value):
     def image(**settings):

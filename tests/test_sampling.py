@@ -65,6 +65,31 @@ def test_the_diffuser_is_given_unit_variance(run, sampler):
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
+def test_sampling_begins_where_noising_ends(run, sampler):
+    """Latents of one point leave their share in the noise, of which a network has never seen the like without it."""
+    given = []
+
+    def watch(latents, timesteps, *_, **__):
+        given.append((latents["image"].clone(), float(timesteps[0])))
+        return {name: torch.zeros_like(x) for name, x in latents.items()}
+
+    means = (0.5, -1.0, 0.0, 2.0)
+    run(only("image"), diffuser=watch, sampler=sampler, means={"image": means})
+    first, when = given[0]
+    clean = torch.tensor(means)[None, :, None, None].expand(first.shape)
+    alpha = alphas_cumprod()[int(when)]
+    torch.testing.assert_close(first, alpha.sqrt() * clean + NOISE["image"], atol=0.01, rtol=0)
+
+
+def test_a_start_takes_the_place_of_the_mean(run):
+    start = {"image": torch.ones(SHAPES["image"])}
+    with_means, without = (
+        run(only("image"), start=start, fidelity=0.5, means=means) for means in ({"image": (9.0,) * 4}, None)
+    )
+    assert torch.equal(with_means["image"], without["image"])
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
 def test_every_sampler_finds_the_only_point(run, sampler):
     for x in run(diffuser=Oracle(), sampler=sampler, steps=20).values():
         assert (x - 0.8).abs().mean() < 0.03

@@ -33,7 +33,10 @@ def _network(channels):
 
 CONFIG = CoDiConfig(
     name="tiny",
-    diffuser=DiffuserConfig(networks={"image": _network(4), "audio": _network(8)}),
+    diffuser=DiffuserConfig(
+        networks={"image": _network(4), "audio": _network(8)},
+        latent_means={"image": (0.2, -0.1, 0.0, 0.3), "audio": (0.5, 0.0, -0.4, 0.1, 0.0, 0.2, -0.3, 0.1)},
+    ),
     text_encoder=TextEncoderConfig(width=32, layers=1, heads=2, embedding_dim=32, token_dim=4),
     image_autoencoder=ImageAutoencoderConfig(
         patch=2, channels=(8, 8, 16), layers_per_block=1, norm_groups=8, scale_factor=0.7, image_size=64

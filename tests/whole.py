@@ -27,7 +27,8 @@ CONFIG = dataclasses.replace(
             "audio": dataclasses.replace(_NETWORKS["audio"], environment_time="rows", temporal_connectors=1),
             # Narrower, the normalisation of a single text's vector would have groups of one value.
             "text": dataclasses.replace(_NETWORKS["image"], in_channels=16, model_channels=128, text_positions=2),
-        }
+        },
+        latent_means=TWO.diffuser.latent_means | {"video": (0.1, 0.3, -0.2, 0.0), "text": (0.5, -0.5) * 8},
     ),
     image_encoder=VisionEncoderConfig(
         image_size=32, patch=16, width=32, layers=1, heads=2, mlp=32, embedding_dim=32, image_side=32, video_side=32

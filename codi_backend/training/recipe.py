@@ -20,7 +20,7 @@ from .. import mini, vd_mini
 from ..checkpoints import State, read_parts, resolve, save_parts
 from ..config import CoDiConfig
 from ..data import ShapesAndChimes
-from ..modality import modality
+from ..modality import MODALITIES, modality
 from ..model import CoDi
 from ..parts import FIELDS, build, part_names
 from .alignment import AlignmentStage
@@ -151,7 +151,7 @@ def run_stage(
     if accelerator.is_main_process:
         config = _config(out)
         if name.startswith("autoencoder"):
-            config = _with_scale_factor(config, name.removeprefix("autoencoder_"), stage.autoencoder.eval())
+            config = _with_statistics(config, name.removeprefix("autoencoder_"), stage.autoencoder.eval())
             (out / "config.json").write_text(config.to_json())
         for part, module in parts.items():
             path = out / "parts" / f"{part}.safetensors"
@@ -312,13 +312,21 @@ def _config(out: Path) -> CoDiConfig:
 
 
 @torch.inference_mode()
-def _with_scale_factor(config: CoDiConfig, name: str, autoencoder: nn.Module) -> CoDiConfig:
-    """Set the factor that gives the modality's latents their spread over 512 scenes."""
-    data = ShapesAndChimes(512, (name,), seed=1, leave_out=0.0)
-    items = [data[i][name] for i in range(512)]
+def _with_statistics(config: CoDiConfig, network: str, autoencoder: nn.Module) -> CoDiConfig:
+    """Set the factor that gives the latents their spread over 512 scenes, and what they then are on average."""
     place = next(autoencoder.parameters()).device
-    latents = autoencoder.encode(items if name == "text" else torch.stack(items).to(place))
-    field = f"{name}_autoencoder"
-    scale_factor = round(_SPREAD.get(name, 1.0) / float(latents.std()), 4)
-    part = dataclasses.replace(getattr(config, field), scale_factor=scale_factor)
-    return dataclasses.replace(config, **{field: part})
+    means = dict(config.diffuser.latent_means)
+    for name in (name for name, row in MODALITIES.items() if row.network == network):  # pictures before videos
+        data = ShapesAndChimes(512, (name,), seed=1, leave_out=0.0)
+        items = [data[i][name] for i in range(512)]
+        latents = autoencoder.encode(items if name == "text" else torch.stack(items).to(place))
+        if name == network:
+            scale_factor = round(_SPREAD.get(name, 1.0) / float(latents.std()), 4)
+        mean = scale_factor * latents.transpose(0, 1).flatten(1).mean(1)
+        means[name] = tuple(round(value, 4) for value in mean.tolist())
+    field = f"{network}_autoencoder"
+    return dataclasses.replace(
+        config,
+        diffuser=dataclasses.replace(config.diffuser, latent_means=means),
+        **{field: dataclasses.replace(getattr(config, field), scale_factor=scale_factor)},
+    )

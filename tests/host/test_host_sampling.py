@@ -276,7 +276,9 @@ def test_sampler_agrees_with_ddim_written_out(host, sample, empty, prompts, samp
     shapes = {"image": (1, 4, 8, 8), "audio": (1, 8, 32, 8)}
     x = {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
     first = levels[timesteps[0]].item()
-    x = {name: value * (1 - first) ** 0.5 for name, value in x.items()}
+    for name, value in x.items():  # an empty latent is the mean one, noised like any other
+        mean = torch.tensor(config.diffuser.latent_means[name])[:, None, None]
+        x[name] = first**0.5 * mean + (1 - first) ** 0.5 * value
     with torch.inference_mode():
         for i, t in enumerate(timesteps):
             level = levels[t].item()

@@ -37,7 +37,13 @@ def tiny_config(backend):
                 "audio": network(8),
                 # Narrower, the normalisation of a single text's vector would have groups of one value.
                 "text": dataclasses.replace(network(24, text_positions=2), model_channels=64),
-            }
+            },
+            latent_means={
+                "image": (0.2, -0.1, 0.0, 0.3),
+                "video": (0.1, 0.3, -0.2, 0.0),
+                "audio": (0.5, 0.0, -0.4, 0.1, 0.0, 0.2, -0.3, 0.1),
+                "text": (0.5, -0.5) * 12,
+            },
         ),
         text_encoder=config.TextEncoderConfig(width=64, layers=1, heads=2, embedding_dim=64, token_dim=8),
         image_encoder=config.VisionEncoderConfig(

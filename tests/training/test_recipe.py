@@ -117,11 +117,12 @@ def test_alignment_changes_only_what_listens(finished):
         assert {name.split(".")[0] for name in names} == listening
 
 
-def test_scale_factors_give_unit_variance(finished):
+def test_statistics_of_the_latents(finished):
+    """Scale factors give them unit variance, and means are those of channels."""
     out, _ = finished
     config = recipe._config(out)
     fields = ("image_autoencoder", "audio_autoencoder", "text_autoencoder")
-    without = dict.fromkeys(fields)
+    without = dict.fromkeys((*fields, "diffuser"))
     assert dataclasses.replace(config, **without) == dataclasses.replace(whole.CONFIG, **without)
     assert all(getattr(config, f).scale_factor != getattr(whole.CONFIG, f).scale_factor for f in fields)
     latents = {p.stem: load_file(p) for p in out.glob("latents_*.safetensors")}
@@ -129,6 +130,15 @@ def test_scale_factors_give_unit_variance(finished):
     for name in ("latents_image", "latents_audio", "latents_video"):
         (z,) = latents[name].values()
         assert 0.4 < z.float().std() < 2.5
+    means = config.diffuser.latent_means
+    assert dataclasses.replace(config.diffuser, latent_means={}) == dataclasses.replace(
+        whole.CONFIG.diffuser, latent_means={}
+    )
+    assert means.keys() == {"text", "image", "video", "audio"}
+    for name in means:
+        (z,) = latents[f"latents_{name}"].values()
+        measured = z.float().transpose(0, 1).flatten(1).mean(1)
+        torch.testing.assert_close(measured, torch.tensor(means[name]), atol=0.1, rtol=0)
 
 
 def test_packed_model_loads_and_generates(finished, tmp_path):
