@@ -11,8 +11,8 @@ from .sampling_run import check_latent
 from .streams import STREAMS, split
 from .types import CATEGORY
 
-# The small model's guidance; the published model's is 7.5.
-DEFAULT_CFG = 2.5  # the small CoDi's own
+# The small CoDi's guidance.
+DEFAULT_CFG = 2.5
 MAX_CFG = 100.0
 
 

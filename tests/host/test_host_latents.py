@@ -47,17 +47,14 @@ def test_empty_latents_are_mean_ones(host, empty, tiny):
     """In VAE units, as every LATENT; a model that tells of no means has zeros."""
     config = tiny[0].model.codi_config
     streams = empty(**ALL, batch_size=2)["samples"].unbind()
-    for (name, means), stream in zip(_in_order(config.diffuser.latent_means), streams, strict=True):
-        scale = host.module("nodes.streams").scale_factor(name, config)
-        for channel, mean in enumerate(means):
+    known = host.module("nodes.streams")
+    for name, stream in zip(known.STREAMS, streams, strict=True):
+        scale = known.scale_factor(name, config)
+        for channel, mean in enumerate(config.diffuser.latent_means[name]):
             torch.testing.assert_close(stream[:, channel], torch.full_like(stream[:, channel], mean / scale))
     silent = dataclasses.replace(config, diffuser=dataclasses.replace(config.diffuser, latent_means={}))
     latent = host.module("nodes.latents").empty_latent(silent, [(4, 8, 8), (24, 1, 1)], 1)
     assert not any(stream.any() for stream in latent["samples"].unbind())
-
-
-def _in_order(means):
-    return [(name, means[name]) for name in ("image", "video", "audio", "text")]
 
 
 def test_images_are_encoded_as_the_stock_node_does(host, run_node, tiny):
