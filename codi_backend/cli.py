@@ -78,6 +78,8 @@ def _add_generate(commands: argparse._SubParsersAction) -> None:
     p.add_argument("--sampler", help="dpmpp_2m, dpmpp_2m_sde, ddim, euler or ddim_released (default: the model's own)")
     p.add_argument("--alignment", default="paper", help="who hears whom: paper (default), released or none")
     p.add_argument("--strength", type=float, default=1.0, help="how much the streams hear each other (default: 1)")
+    p.add_argument("--alignment-scale", type=float, help="how far what they hear leads them, as a multiple of the "
+                   "guidance (default: the model's own)")  # fmt: skip
     p.add_argument("--model", nargs="+", default=["mini"], help="mini (default), vd-mini or checkpoint files")
     p.add_argument("--vocabulary", type=Path, metavar="FOLDER", help="vocab.txt and vocab.json, for published texts")
     p.add_argument("--device", default="cpu", help="cpu (default), cuda, mps ...")

@@ -314,6 +314,8 @@ class CoDiConfig:
         Shown in reports and node titles.
     guidance : float
         Default classifier-free guidance scale.
+    alignment_scale : float
+        Default of how far what a stream hears leads it, see `codi_backend.sampling.sample`.
     sampler : str
         Default sampler, see `codi_backend.sampling.SAMPLERS`.
     steps : int
@@ -329,6 +331,7 @@ class CoDiConfig:
     image_autoencoder: ImageAutoencoderConfig | None = None
     audio_autoencoder: AudioAutoencoderConfig | None = None
     guidance: float = 7.5
+    alignment_scale: float = 1.0
     sampler: str = "dpmpp_2m"
     steps: int = 20
 

@@ -69,6 +69,7 @@ def generate_to_folder(options: argparse.Namespace) -> None:
     start = _encode_start(codi, weighted, size) if options.fidelity > 0 else {}
     lap("encode prompt")
     sampling = codi.config.sampling(options.steps, options.sampler, options.guidance)
+    scale = codi.config.alignment_scale if options.alignment_scale is None else options.alignment_scale
     with tqdm(total=sampling["steps"], desc="denoising", unit="step", file=sys.stderr, delay=_BAR_DELAY) as bar:
         latents = codi.generate_latents(
             prompt,
@@ -76,6 +77,7 @@ def generate_to_folder(options: argparse.Namespace) -> None:
             seed=options.seed,
             alignment=options.alignment,
             strength=options.strength,
+            alignment_scale=scale,
             progress=lambda done, total: bar.update(),
             held=held,
             start=start,
@@ -102,6 +104,7 @@ def generate_to_folder(options: argparse.Namespace) -> None:
         **sampling,
         "alignment": options.alignment,
         "strength": options.strength,
+        "alignment_scale": scale,
         "focus": options.focus,
         "fidelity": options.fidelity,
         "seconds": seconds,

@@ -27,6 +27,7 @@ WEIGHTS = Path(__file__).parent / "mini_weights"
 CONFIG = CoDiConfig(
     name="mini",
     guidance=2.5,
+    alignment_scale=1.8,
     sampler="dpmpp_2m_sde",
     steps=30,
     diffuser=DiffuserConfig(

@@ -297,6 +297,7 @@ class CoDi(nn.Module):
         sampler: str | None = None,
         alignment: str = "paper",
         strength: Strength = 1.0,
+        alignment_scale: float | None = None,
         progress: Callable[[int, int], None] | None = None,
         image_size: int | None = None,
         frames: int | None = None,
@@ -320,8 +321,8 @@ class CoDi(nn.Module):
             by one for each of several contexts.
         seed : int
             Fixes the noise of every stream of every result, whatever else is generated.
-        alignment, strength
-            See `Diffuser.forward`.
+        alignment, strength, alignment_scale
+            See `sample`; the scale is the model's own by default.
         progress : callable, optional
             See `sample`.
         image_size, frames, seconds : optional
@@ -359,6 +360,7 @@ class CoDi(nn.Module):
             sampler=sampler,
             alignment=alignment,
             strength=strength,
+            alignment_scale=alignment_scale,
             progress=progress,
             image_size=image_size,
             frames=frames,
@@ -387,6 +389,7 @@ class CoDi(nn.Module):
         sampler: str | None = None,
         alignment: str = "paper",
         strength: Strength = 1.0,
+        alignment_scale: float | None = None,
         progress: Callable[[int, int], None] | None = None,
         image_size: int | None = None,
         frames: int | None = None,
@@ -428,6 +431,7 @@ class CoDi(nn.Module):
                 **self.config.sampling(steps, sampler, guidance),
                 alignment=alignment,
                 strength=strength,
+                alignment_scale=self.config.alignment_scale if alignment_scale is None else alignment_scale,
                 progress=progress,
                 held={name: held[name] * scale[name] for name in streams if name in held},
                 start={name: start[name] * scale[name] for name in streams if name in start},

@@ -18,6 +18,8 @@ from .released import ReleasedDDIM
 
 SAMPLERS = ("dpmpp_2m", "dpmpp_2m_sde", "ddim", "euler", "ddim_released")
 
+_SCALED_FROM = STEPS / 2  # the timestep below which hearing is not scaled
+
 
 def make_scheduler(sampler: str, steps: int) -> Any:
     """A diffusers scheduler on CoDi's noise schedule, set to `steps` steps; one is needed for every stream.
@@ -61,6 +63,7 @@ def sample(
     sampler: str,
     alignment: str = "paper",
     strength: Strength = 1.0,
+    alignment_scale: float = 1.0,
     progress: Callable[[int, int], None] | None = None,
     held: Mapping[str, Tensor] | None = None,
     start: Mapping[str, Tensor] | None = None,
@@ -81,6 +84,11 @@ def sample(
         Classifier-free guidance scale; 1 runs the prompt alone. With alignment "paper" the unconditional prediction
         hears no other stream, so that guidance leads towards what the others say as it does towards the prompt. Of a
         `MixedContext`, each context may have its own: see `guidance_steps`.
+    alignment, strength
+        See `Diffuser.forward`.
+    alignment_scale : float
+        How far what the other streams say leads, as a multiple of the guidance: at high noise, see `scale_at`,
+        and where no stream is held; what speaks without noise is heard well enough.
     progress : callable, optional
         Called with (steps done, steps in all) after each step; an exception that it raises ends the run.
     held : dict of str to Tensor, optional
@@ -139,7 +147,8 @@ def sample(
         streams = {name: schedulers[name].scale_model_input(latent, t) for name, latent in x.items()}
         when = t.to(like.device).expand(len(like))
         drawn = draw()
-        last = diffuser(streams | held, when, conditions[-1], **settings, **drawn)
+        hearing = 1.0 if held else scale_at(alignment_scale, float(t))
+        last = diffuser(streams | held, when, conditions[-1], alignment_scale=hearing, **settings, **drawn)
         # Nobody hears the held streams here. As released, a stream hears itself, but only where there are others.
         present = streams | held if quiet["alignment"] == "released" else streams
         guesses = [*(diffuser(present, when, c, **quiet, **drawn) for c in conditions[:-1]), last]
@@ -151,6 +160,15 @@ def sample(
         if progress is not None:
             progress(done, len(timesteps))
     return x
+
+
+def scale_at(alignment_scale: float, timestep: float) -> float:
+    """The `alignment_scale` of `Diffuser.forward` at a noise level: 1 in the lower half of the timesteps.
+
+    What streams agree on is decided above. Below, where colours come out, a larger scale overdraws them: so guidance is
+    kept to an interval (Kynkäänniemi et al., NeurIPS 2024).
+    """
+    return alignment_scale if timestep >= _SCALED_FROM else 1.0
 
 
 def guidance_steps(guidance: float | Sequence[float], contexts: int) -> tuple[list[int], list[float]]:

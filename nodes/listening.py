@@ -7,7 +7,9 @@ from typing import Any
 
 from torch import Tensor
 
+from ..codi_backend.config import CoDiConfig
 from ..codi_backend.diffusion import STEPS
+from ..codi_backend.sampling import scale_at
 
 # Key in a MODEL's `transformer_options`.
 KEY = "codi"
@@ -16,8 +18,9 @@ KEY = "codi"
 def with_settings(model, **settings):
     """A clone of a MODEL with some of the settings changed.
 
-    Settings are `alignment` and `strength` as `Diffuser.forward` takes them, `pairs`, a dict of (listener, speaker) to
-    strength, which goes before `strength`, and `curve`, a factor of all strengths as a function of the progress.
+    Settings are `alignment`, `strength` and `alignment_scale` as `sample` takes them (a scale of 0 is the model's own),
+    `pairs`, a dict of (listener, speaker) to strength, which goes before `strength`, and `curve`, a factor of all
+    strengths as a function of the progress.
     """
     patched = model.clone()
     options = patched.model_options["transformer_options"]
@@ -30,7 +33,9 @@ def progress(timesteps: Tensor) -> float:
     return min(max(1 - float(timesteps[0]) / (STEPS - 1), 0.0), 1.0)
 
 
-def diffuser_arguments(settings: dict[str, Any], streams: Sequence[str], timesteps: Tensor) -> dict[str, Any]:
+def diffuser_arguments(
+    settings: dict[str, Any], config: CoDiConfig, streams: Sequence[str], timesteps: Tensor
+) -> dict[str, Any]:
     """The settings as arguments of `Diffuser.forward` at one noise level."""
     curve = settings.get("curve")
     factor = 1.0 if curve is None else max(0.0, float(curve.interp(progress(timesteps))))
@@ -41,4 +46,9 @@ def diffuser_arguments(settings: dict[str, Any], streams: Sequence[str], timeste
             for listener in streams
             for speaker in streams
         }
-    return {"alignment": settings.get("alignment", "paper"), "strength": strength}
+    scale = 1.0 if settings.get("held") else settings.get("alignment_scale") or config.alignment_scale
+    return {
+        "alignment": settings.get("alignment", "paper"),
+        "strength": strength,
+        "alignment_scale": scale_at(scale, float(timesteps[0])),
+    }

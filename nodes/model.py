@@ -91,7 +91,7 @@ class Network(nn.Module):
         streams = [x] if torch.is_tensor(x) else x
         names = names_of([stream.shape for stream in streams], self.config)
         settings = transformer_options.get(KEY, {})
-        arguments = diffuser_arguments(settings, names, timesteps)
+        arguments = diffuser_arguments(settings, self.config, names, timesteps)
         if not hears and arguments["alignment"] == "paper":
             # The unconditional prediction hears no other stream: guidance then leads towards what they say, too.
             arguments["alignment"] = "none"

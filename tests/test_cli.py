@@ -26,6 +26,7 @@ SETTINGS = {
     "guidance": 7.5,
     "alignment": "paper",
     "strength": 1.0,
+    "alignment_scale": 1.0,
 }
 
 

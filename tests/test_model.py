@@ -136,6 +136,15 @@ def test_latents_begin_with_the_models_means(codi, prompt, monkeypatch):
     assert given["means"] == codi.config.diffuser.latent_means != {}
 
 
+def test_alignment_scale_is_the_models_unless_given(codi, prompt, monkeypatch):
+    given = []
+    monkeypatch.setattr("codi_backend.model.sample", lambda _, noise, *__, **o: given.append(o) or noise)
+    monkeypatch.setattr(codi, "config", dataclasses.replace(codi.config, alignment_scale=1.7))
+    codi.generate_latents(prompt, **OPTIONS)
+    codi.generate_latents(prompt, **OPTIONS, alignment_scale=0.3)
+    assert [options["alignment_scale"] for options in given] == [1.7, 0.3]
+
+
 @pytest.mark.parametrize(("setting", "value"), [("steps", 3), ("sampler", "dpmpp_2m_sde"), ("guidance", 2.0)])
 def test_default_sampling_is_the_models(codi, prompt, monkeypatch, setting, value):
     def image(**settings):

@@ -35,7 +35,7 @@ class Oracle:
     def __init__(self, point=0.8, shift=0.0):
         self.point, self.shift, self.asked = point, shift, []
 
-    def __call__(self, latents, timesteps, context, *, alignment, strength, predict=None):
+    def __call__(self, latents, timesteps, context, *, alignment, strength, alignment_scale=1.0, predict=None):
         self.asked.append((timesteps, context, alignment, strength, float(latents["image"].std())))
         alphas = alphas_cumprod()
         low = timesteps.long().clamp(max=998)
@@ -163,6 +163,37 @@ def test_with_alignment_streams_hear_each_other(run):
     assert all(torch.equal(deaf[name], apart[name]) for name in SHAPES)
 
 
+def test_alignment_scale_is_a_guidance_scale_of_its_own(codi, run, prompt):
+    """One step, from which the prediction follows: e_0 + w (e_prompt - e_0) + w s (e_heard - e_prompt)."""
+    when = torch.full((2,), 999)
+
+    def predict(context, alignment):
+        with torch.inference_mode():
+            return codi.diffuser(NOISE, when, context, alignment=alignment)
+
+    nothing, alone = (predict(c, "none") for c in (prompt.unconditional, prompt.embedding))
+    heard = predict(prompt.embedding, "paper")
+    alpha = alphas_cumprod()[999]
+    for name, x in run(steps=1, guidance=4.0, alignment_scale=1.5).items():
+        eps = nothing[name] + 4 * (alone[name] - nothing[name]) + 6 * (heard[name] - alone[name])
+        clean = (NOISE[name] - (1 - alpha).sqrt() * eps) / alpha.sqrt()
+        alpha_0 = alphas_cumprod()[0]
+        torch.testing.assert_close(x, alpha_0.sqrt() * clean + (1 - alpha_0).sqrt() * eps, rtol=1e-3, atol=1e-2)
+
+
+def test_alignment_scale_is_for_high_noise(run):
+    asked = []
+
+    def watch(latents, timesteps, _, *, alignment, strength, alignment_scale=None):
+        asked.append((float(timesteps[0]), alignment, alignment_scale))
+        return {name: torch.zeros_like(x) for name, x in latents.items()}
+
+    run(diffuser=watch, steps=10, alignment_scale=1.7)
+    heard = [(t, scale) for t, alignment, scale in asked if alignment == "paper"]
+    assert heard == [(t, 1.7 if t >= 500 else 1.0) for t in range(999, 0, -100)]
+    assert [(t, scale) for t, alignment, scale in asked if alignment == "none"] == [(t, None) for t, _ in heard]
+
+
 def test_progress(run):
     seen = []
     run(steps=4, progress=lambda *args: seen.append(args))
@@ -234,6 +265,7 @@ def test_held_streams_are_heard(run):
     alone = run(only("image"))
     assert torch.equal(run(held=held, alignment="none")["image"], alone["image"])
     assert torch.equal(run(held=held, strength=0.0)["image"], alone["image"])
+    assert torch.equal(run(held=held, alignment_scale=1.7)["image"], one["image"])  # it is for those who are noisy
 
 
 def test_something_must_be_generated(run):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -99,6 +100,7 @@ class Diffuser(nn.Module):
         drawn: Sequence[int] | None = None,
         alignment: str = "paper",
         strength: Strength = 1.0,
+        alignment_scale: float = 1.0,
         environment: Mapping[str, Tensor] | None = None,
         predict: Collection[str] | None = None,
     ) -> dict[str, Tensor]:
@@ -124,6 +126,10 @@ class Diffuser(nn.Module):
             How much a listener hears of a speaker, at least 0; pairs that the dict does not name count 1. The largest
             strength of a listener gates its connectors (0: off, bit for bit as with "none"; 1: full effect), and the
             speakers' contributions are weighted by their strengths relative to it.
+        alignment_scale : float
+            With alignment "paper", what is predicted is led away from what a listener predicts that hears nobody, as
+            classifier-free guidance does by a prompt: ``e_deaf + alignment_scale * (e_hearing - e_deaf)``. 1 is the
+            prediction itself; any other scale takes a second pass through the listeners' networks.
         environment : dict of str to Tensor, optional
             Tokens of streams that speak otherwise than from their noisy latents, from `environment` or
             `clean_environment`; of the other streams they are computed here.
@@ -141,6 +147,8 @@ class Diffuser(nn.Module):
             If an argument does not fit this model or another argument.
         """
         self._check(latents, timesteps, context)
+        if not math.isfinite(alignment_scale):
+            raise ValueError(f"alignment_scale is {alignment_scale}: give a finite number, such as 1.")
         weights = self._weights(list(latents), alignment, strength)
         lent = self._lend(context, drawn)
         emb = self._embed_time(latents, timesteps)
@@ -151,9 +159,11 @@ class Diffuser(nn.Module):
             environment[name] = self._network(name).environment(latents[name], emb[modality(name).network])
         out = {}
         for name in wanted:
-            x = latents[name]
+            given = latents[name], emb[modality(name).network], lent
             heard, gate = self._hear(weights[name], environment)
-            out[name] = self._network(name)(x, emb[modality(name).network], lent, heard, gate)
+            out[name] = self._network(name)(*given, heard, gate)
+            if alignment == "paper" and gate > 0 and alignment_scale != 1:
+                out[name] = torch.lerp(self._network(name)(*given), out[name], alignment_scale)
         if self.config.prediction == "v":
             out = {name: eps_from_v(v, latents[name], timesteps) for name, v in out.items()}
         return out

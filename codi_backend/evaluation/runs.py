@@ -134,7 +134,10 @@ def lacking(codi: CoDi, run: Run) -> str | None:
 
 def fingerprint(codi: CoDi, alignment: str) -> str:
     """Twelve hexadecimal digits that follow from the configuration and all weights that have a part in such runs."""
-    digest = hashlib.sha256(codi.config.to_json().encode())
+    config = json.loads(codi.config.to_json())
+    if alignment == "none":
+        del config["alignment_scale"]
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
     for name, tensor in sorted(codi.state_dict().items()):
         if alignment == "none" and not _LISTENING.isdisjoint(name.split(".")):
             continue

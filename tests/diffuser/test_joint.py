@@ -75,6 +75,26 @@ def test_small_strength_has_a_small_effect(tiny, streams):
     assert 0 < (weak - none).abs().max() < 0.02 * (full - none).abs().max()
 
 
+def test_alignment_scale_leads_away_from_hearing_nobody(tiny, streams):
+    heard, none = run(tiny, streams), run(tiny, streams, alignment="none")
+    for scale in (0.0, 0.5, 1.0, 2.5):
+        for name, eps in run(tiny, streams, alignment_scale=scale).items():
+            torch.testing.assert_close(eps, none[name] + scale * (heard[name] - none[name]), rtol=1e-4, atol=1e-4)
+    assert equal(run(tiny, streams, alignment_scale=1.0), heard)
+    assert not any(torch.allclose(heard[name], none[name], atol=1e-3) for name in heard)
+
+
+@pytest.mark.parametrize("options", [{"alignment": "none"}, {"alignment": "released"}, {"strength": 0.0}])
+def test_alignment_scale_is_for_what_others_say(tiny, streams, options):
+    assert equal(run(tiny, streams, alignment_scale=2.5, **options), run(tiny, streams, **options))
+
+
+def test_alignment_scale_changes_listeners_only(tiny, streams):
+    pair = only(streams, "image", "audio")
+    plain, scaled = (run(tiny, pair, strength={("audio", "image"): 0.0}, alignment_scale=scale) for scale in (1.0, 2.5))
+    assert torch.equal(plain["audio"], scaled["audio"]) and not torch.equal(plain["image"], scaled["image"])
+
+
 def test_one_direction(tiny, streams):
     pair = only(streams, "image", "audio")
     out = run(tiny, pair, strength={("audio", "image"): 0.0})
@@ -229,6 +249,7 @@ def test_errors(tiny, tiny_config, streams):
     fails("no alignment 'loud'", alignment="loud")
     fails("strength names sound", strength={("image", "sound"): 1.0})
     fails("0 or more", strength=-1.0)
+    fails("alignment_scale is nan: give a finite number", alignment_scale=float("nan"))
     fails("Batch sizes differ", {"image": image[:1], "audio": audio})
     fails("Batch sizes differ", timesteps=timesteps[:1])
     fails("Batch sizes differ", context=context[:1])

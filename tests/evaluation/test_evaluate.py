@@ -1,5 +1,6 @@
 """`codi evaluate`, on a model that does everything right, and on one with random weights."""
 
+import dataclasses
 import importlib.util
 import json
 import re
@@ -233,3 +234,10 @@ def test_runs_without_alignment_do_not_depend_on_what_listens(codi):
         assert module.fingerprint(codi, "paper") != before["paper"]
     finally:
         bias.copy_(kept)
+
+
+def test_runs_without_alignment_do_not_depend_on_its_scale(codi, monkeypatch):
+    before = {alignment: module.fingerprint(codi, alignment) for alignment in ("paper", "none")}
+    monkeypatch.setattr(codi, "config", dataclasses.replace(codi.config, alignment_scale=1.7))
+    assert module.fingerprint(codi, "none") == before["none"]
+    assert module.fingerprint(codi, "paper") != before["paper"]

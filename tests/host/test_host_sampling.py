@@ -43,6 +43,22 @@ def test_alignment_decides_whether_streams_hear_each_other(run_node, sample, emp
     torch.testing.assert_close(none[0], sample(empty(audio=False))[0], atol=1e-3, rtol=1e-3)
 
 
+def test_alignment_scale_is_the_models_unless_set(run_node, sample, empty, tiny, prompts):
+    def scaled(scale):
+        (model,) = run_node("CoDiAlignment", model=tiny[0], mode="paper", strength=1.0, alignment_scale=scale)
+        (ours,) = run_node(
+            "CoDiSampler", model=model, latent_image=empty(), mode="paper", strength=1.0, denoise=1.0,
+            **settings(prompts),
+        )  # fmt: skip
+        result = sample(empty(), model, seed=3, steps=2, cfg=2.5, sampler="dpmpp_2m", scheduler="sgm_uniform")
+        assert equal(ours["samples"].unbind(), result)
+        return result
+
+    own = tiny[0].model.codi_config.alignment_scale
+    assert own == 1.5 and equal(scaled(0.0), scaled(own))
+    assert all(not torch.allclose(a, b, atol=1e-3) for a, b in zip(scaled(1.0), scaled(own), strict=True))
+
+
 ALL = {"image": True, "video": True, "audio": True, "text": True}
 
 
@@ -132,16 +148,18 @@ def test_a_held_stream_stays_and_the_other_hears_it(host, run_node, sample, empt
     generator = torch.Generator().manual_seed(5)
     image, audio = empty()["samples"].unbind()
 
-    def held(picture):
+    def held(picture, model=tiny[0]):
         latent = {"samples": host.module("nodes.streams").join([picture, audio])}
         off = {"video": False, "audio": False, "text": False}
         (latent,) = run_node("CoDiHoldStreams", model=tiny[0], samples=latent, image=True, **off)
-        return sample(latent, steps=8)
+        return sample(latent, model, steps=8)
 
     one, other = (torch.randn(image.shape, generator=generator) for _ in range(2))
     kept, sound = held(one)
     assert torch.equal(kept, one)
     assert not torch.allclose(sound, held(other)[1])
+    (plain,) = run_node("CoDiAlignment", model=tiny[0], mode="paper", strength=1.0, alignment_scale=1.0)
+    assert torch.equal(sound, held(one, plain)[1])  # the scale is for those who speak through noise
 
 
 def test_of_a_held_stream_nothing_is_predicted_and_it_speaks_without_noise(host, run_node, sample, empty, tiny):
@@ -283,10 +301,13 @@ def test_sampler_agrees_with_ddim_written_out(host, sample, empty, prompts, samp
         for i, t in enumerate(timesteps):
             level = levels[t].item()
             following = levels[timesteps[i + 1]].item() if i + 1 < len(timesteps) else 1.0
-            conditional = diffuser(x, torch.tensor([t]), positive)
+            deaf = diffuser(x, torch.tensor([t]), positive, alignment="none")
+            hearing = diffuser(x, torch.tensor([t]), positive)
             unconditional = diffuser(x, torch.tensor([t]), negative, alignment="none")
             for name in x:
-                noise = unconditional[name] + guidance * (conditional[name] - unconditional[name])
+                scale = config.alignment_scale if t >= 500 else 1.0
+                conditional = deaf[name] + scale * (hearing[name] - deaf[name])
+                noise = unconditional[name] + guidance * (conditional - unconditional[name])
                 clean = (x[name] - (1 - level) ** 0.5 * noise) / level**0.5
                 x[name] = following**0.5 * clean + (1 - following) ** 0.5 * noise
 

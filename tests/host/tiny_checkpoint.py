@@ -31,6 +31,7 @@ def tiny_config(backend):
 
     return config.CoDiConfig(
         name="tiny",
+        alignment_scale=1.5,
         diffuser=config.DiffuserConfig(
             networks={
                 "image": network(4, temporal=True),
