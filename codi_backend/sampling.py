@@ -87,8 +87,7 @@ def sample(
     alignment, strength
         See `Diffuser.forward`.
     alignment_scale : float
-        How far what the other streams say leads, as a multiple of the guidance: at high noise, see `scale_at`,
-        and where no stream is held; what speaks without noise is heard well enough.
+        How far what the other streams say leads, as a multiple of the guidance; where, says `scale_at`.
     progress : callable, optional
         Called with (steps done, steps in all) after each step; an exception that it raises ends the run.
     held : dict of str to Tensor, optional
@@ -147,7 +146,7 @@ def sample(
         streams = {name: schedulers[name].scale_model_input(latent, t) for name, latent in x.items()}
         when = t.to(like.device).expand(len(like))
         drawn = draw()
-        hearing = 1.0 if held else scale_at(alignment_scale, float(t))
+        hearing = scale_at(alignment_scale, t, bool(held))
         last = diffuser(streams | held, when, conditions[-1], alignment_scale=hearing, **settings, **drawn)
         # Nobody hears the held streams here. As released, a stream hears itself, but only where there are others.
         present = streams | held if quiet["alignment"] == "released" else streams
@@ -162,13 +161,15 @@ def sample(
     return x
 
 
-def scale_at(alignment_scale: float, timestep: float) -> float:
+def scale_at(alignment_scale: float, timestep: float | Tensor, held: bool) -> float:
     """The `alignment_scale` of `Diffuser.forward` at a noise level: 1 in the lower half of the timesteps.
 
     What streams agree on is decided above. Below, where colours come out, a larger scale overdraws them: so guidance is
-    kept to an interval (Kynkäänniemi et al., NeurIPS 2024).
+    kept to an interval (Kynkäänniemi et al., NeurIPS 2024). It is 1 also where a stream is `held`, which speaks without
+    noise and is heard well enough.
     """
-    return alignment_scale if timestep >= _SCALED_FROM else 1.0
+    # The timestep comes last: to read it, a GPU has to be waited for.
+    return 1.0 if alignment_scale == 1 or held or timestep < _SCALED_FROM else alignment_scale
 
 
 def guidance_steps(guidance: float | Sequence[float], contexts: int) -> tuple[list[int], list[float]]:

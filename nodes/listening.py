@@ -46,9 +46,9 @@ def diffuser_arguments(
             for listener in streams
             for speaker in streams
         }
-    scale = 1.0 if settings.get("held") else settings.get("alignment_scale") or config.alignment_scale
+    scale = settings.get("alignment_scale") or config.alignment_scale
     return {
         "alignment": settings.get("alignment", "paper"),
         "strength": strength,
-        "alignment_scale": scale_at(scale, float(timesteps[0])),
+        "alignment_scale": scale_at(scale, timesteps[0], "held" in settings),
     }
