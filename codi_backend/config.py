@@ -28,6 +28,8 @@ class UNetConfig:
         For the text network, the number of positions that every feature has (`second_dim`, 4 in the published one).
     temporal : bool
         Whether every residual block is followed by a spatio-temporal block, which acts on 5-D latents only.
+    clip_attention : tuple of bool
+        At which resolution levels spatio-temporal blocks also attend to every place in every frame; none as published.
     temporal_norm : {"frames", "channels"}
         What the temporal attention normalises over. Over the frames, as published (SPEC section 2.2), all that holds
         for the whole clip is lost on it, above all what the prompt says. The environment encoder, which no prompt
@@ -49,6 +51,7 @@ class UNetConfig:
     temporal_connectors: int = 0
     temporal: bool = False
     temporal_norm: str = "frames"
+    clip_attention: tuple[bool, ...] = (False, False, False, False)
     text_positions: int | None = None
 
     @property

@@ -11,6 +11,8 @@ from torch import Tensor
 from .modality import modality
 
 STEPS = 1000
+MAX_CANDIDATES = 16
+_SAMPLES = 2**16  # whose numbers lie between those of a sample's candidates
 BETA_START, BETA_END = 0.00085, 0.012  # linear in their square roots
 
 
@@ -48,6 +50,12 @@ def eps_from_v(v: Tensor, noisy: Tensor, timesteps: Tensor) -> Tensor:
     return ((v + ratio * noisy) / (1 + ratio**2).sqrt()).to(v.dtype)
 
 
+def clean_latent(eps: Tensor, noisy: Tensor, timesteps: Tensor) -> Tensor:
+    """The clean latent in `noisy` ``[B, ...]`` by a prediction of its noise; `timesteps` as for `eps_from_v`."""
+    ratio = noise_ratio(timesteps.to(noisy.device)).reshape(-1, *[1] * (noisy.ndim - 1))
+    return ((1 + ratio**2).sqrt() * noisy - ratio * eps).to(noisy.dtype)
+
+
 def mean_latent(means: Mapping[str, Sequence[float]], name: str) -> Tensor:
     """What scaled latents of a modality are on average, ``[C, 1, ...]``; `means` as in `DiffuserConfig.latent_means`.
 
@@ -59,27 +67,34 @@ def mean_latent(means: Mapping[str, Sequence[float]], name: str) -> Tensor:
     return values.reshape(-1, *[1] * (modality(name).latent_rank - 2))
 
 
-def stream_noise(shape: tuple[int, ...], seed: int, name: str, first: int = 0) -> Tensor:
-    """Starting noise of one stream, ``shape = (B, ...)``, float32 on the CPU.
+def stream_noise(shape: tuple[int, ...], seed: int, name: str, first: int = 0, candidates: int = 1) -> Tensor:
+    """Starting noise of one stream, ``shape = (B, ...)``, float32 on the CPU; ``[candidates * B, ...]``.
 
     Every sample of every modality has a generator of its own, derived from the seed, the modality and the sample's
-    number (`first` plus its place in the batch): neither another stream nor another batch size changes it.
+    number (`first` plus its place in the batch): neither another stream nor another batch size changes it. So has every
+    candidate of a sample; of all samples the first candidate comes first.
     """
-    return torch.stack([torch.randn(shape[1:], generator=g) for g in _generators(shape[0], seed, name, 0, first)])
+    generators = _candidates(shape[0], seed, name, 0, first, candidates)
+    return torch.stack([torch.randn(shape[1:], generator=g) for g in generators])
 
 
-def step_generators(count: int, seed: int, name: str) -> list[torch.Generator]:
+def step_generators(count: int, seed: int, name: str, candidates: int = 1) -> list[torch.Generator]:
     """Where `count` samples of a stream get the noise that a stochastic sampler adds, on the CPU.
 
-    They are each sample's own, as those of `stream_noise` are, and others than these.
+    They are each sample's, and each candidate's, own, as those of `stream_noise` are, and others than these.
     """
-    return _generators(count, seed, name, 1)
+    return _candidates(count, seed, name, 1, 0, candidates)
+
+
+def _candidates(count: int, seed: int, name: str, use: int, first: int, candidates: int) -> list[torch.Generator]:
+    numbers = (first + candidate * _SAMPLES for candidate in range(candidates))
+    return [generator for number in numbers for generator in _generators(count, seed, name, use, number)]
 
 
 def _generators(count: int, seed: int, name: str, use: int, first: int = 0) -> list[torch.Generator]:
     """A generator for each sample of a stream; `use` tells starting noise (0) from the steps' (1)."""
     stream = modality(name).stream + 8 * use
-    numbers = (((seed * 16 + stream) << 20) + first + i for i in range(count))
+    numbers = (((seed * 16 + stream) * MAX_CANDIDATES * _SAMPLES) + first + i for i in range(count))
     return [torch.Generator().manual_seed(_folded(number)) for number in numbers]
 
 

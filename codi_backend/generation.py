@@ -82,6 +82,7 @@ def generate_to_folder(options: argparse.Namespace) -> None:
             held=held,
             start=start,
             fidelity=options.fidelity,
+            candidates=options.candidates,
             **sampling,
             **size,
         )
@@ -105,6 +106,7 @@ def generate_to_folder(options: argparse.Namespace) -> None:
         "alignment": options.alignment,
         "strength": options.strength,
         "alignment_scale": scale,
+        "candidates": options.candidates,
         "focus": options.focus,
         "fidelity": options.fidelity,
         "seconds": seconds,

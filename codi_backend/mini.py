@@ -49,6 +49,7 @@ CONFIG = CoDiConfig(
                 temporal_connectors=2,
                 temporal=True,
                 temporal_norm="channels",
+                clip_attention=(False, True),
             ),
             "audio": UNetConfig(
                 in_channels=8,

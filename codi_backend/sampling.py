@@ -13,12 +13,22 @@ from .conditioning import Prompt
 from .contexts import Context, MixedContext
 from .diffuser import Contexts, Diffuser, draw_contexts
 from .diffuser.joint import Strength
-from .diffusion import BETA_END, BETA_START, STEPS, alphas_cumprod, mean_latent, step_generators
+from .diffusion import (
+    BETA_END,
+    BETA_START,
+    STEPS,
+    alphas_cumprod,
+    clean_latent,
+    mean_latent,
+    step_generators,
+)
+from .modality import modality
 from .released import ReleasedDDIM
+from .selection import best_candidates
 
 SAMPLERS = ("dpmpp_2m", "dpmpp_2m_sde", "ddim", "euler", "ddim_released")
 
-_SCALED_FROM = STEPS / 2  # the timestep below which hearing is not scaled
+_SETTLED = STEPS / 2  # the timestep below which streams no longer settle what they show
 
 
 def make_scheduler(sampler: str, steps: int) -> Any:
@@ -70,6 +80,7 @@ def sample(
     fidelity: float = 0.0,
     means: Mapping[str, Sequence[float]] | None = None,
     seed: int = 0,
+    candidates: int = 1,
 ) -> dict[str, Tensor]:
     """Denoise all streams at one common noise level per step.
 
@@ -103,6 +114,10 @@ def sample(
     seed : int
         Of the draws that mixing "layer" needs, and of the noise that the sampler "dpmpp_2m_sde" adds in every step,
         which each result of each stream has to itself, as in `stream_noise`.
+    candidates : int
+        How many candidates every result has, for which `noise` is ``[candidates * B, ...]``: first of all results the
+        first candidate, see `stream_noise`. In the lower half of the timesteps only the best of them goes on, by
+        `best_candidates`. For two streams or more that hear each other.
 
     Returns
     -------
@@ -123,6 +138,10 @@ def sample(
     kept, scales = guidance_steps(guidance, len(conditions) - 1)
     conditions = [conditions[i] for i in kept]
     like = conditions[0] if torch.is_tensor(conditions[0]) else prompt.tokens
+    if candidates > 1:
+        _check_company([*schedulers, *held], alignment, diffuser)
+        conditions = [torch.cat([c] * candidates) for c in conditions]
+        held, start = ({n: torch.cat([z] * candidates) for n, z in (given or {}).items()} for given in (held, start))
     draw = _drawing(prompt, diffuser, seed)
     noise = {name: n.to(like.device) for name, n in noise.items()}
     timesteps = next(iter(schedulers.values())).timesteps
@@ -135,16 +154,22 @@ def sample(
         for name, clean in start.items():
             x[name], left = _begin(schedulers[name], clean.to(noise[name]), noise[name], fidelity)
         timesteps = timesteps[len(timesteps) - left :]
-    generators = {name: step_generators(len(noise[name]), seed, name) for name in schedulers}
-    settings: dict[str, Any] = {"alignment": alignment, "strength": strength}
-    if held:
-        settings["predict"] = list(schedulers)
-        if alignment == "paper":
-            settings["environment"] = diffuser.clean_environment(held)
-    quiet = settings | {"alignment": "released" if alignment == "released" else "none"}
+    generators = {name: step_generators(len(like), seed, name, candidates) for name in schedulers}
+
+    def listening() -> tuple[dict[str, Any], dict[str, Any]]:
+        """How streams listen with all of the prompt, and without."""
+        settings: dict[str, Any] = {"alignment": alignment, "strength": strength}
+        if held:
+            settings["predict"] = list(schedulers)
+            if alignment == "paper":
+                settings["environment"] = diffuser.clean_environment(held)
+        return settings, settings | {"alignment": "released" if alignment == "released" else "none"}
+
+    settings, quiet = listening()
+    undecided = candidates > 1
     for done, t in enumerate(timesteps, 1):
         streams = {name: schedulers[name].scale_model_input(latent, t) for name, latent in x.items()}
-        when = t.to(like.device).expand(len(like))
+        when = t.to(like.device).expand(len(like) * (candidates if undecided else 1))
         drawn = draw()
         hearing = scale_at(alignment_scale, t, bool(held))
         last = diffuser(streams | held, when, conditions[-1], alignment_scale=hearing, **settings, **drawn)
@@ -154,11 +179,37 @@ def sample(
         eps = guesses[0]
         for scale, less, more in zip(scales, guesses, guesses[1:]):
             eps = {name: eps[name] + scale * (more[name] - less[name]) for name in x}
+        if undecided and (t < _SETTLED or done == len(timesteps)):
+            undecided = False
+            clean = {name: clean_latent(eps[name], latent, when) for name, latent in streams.items()}
+            best = best_candidates(diffuser, clean | held, candidates)
+            x, eps, held = ({name: rows[best] for name, rows in group.items()} for group in (x, eps, held))
+            conditions = [c[best] for c in conditions]
+            settings, quiet = listening()
+            generators = {name: [own[i] for i in best] for name, own in generators.items()}
+            for scheduler in schedulers.values():
+                _keep(scheduler, best)
         for name in x:
             x[name] = schedulers[name].step(eps[name], t, x[name], generator=generators[name], return_dict=False)[0]
         if progress is not None:
             progress(done, len(timesteps))
     return x
+
+
+def _check_company(streams: Sequence[str], alignment: str, diffuser: Diffuser) -> None:
+    """`ValueError` where candidates cannot be compared."""
+    deaf = [name for name in streams if not diffuser.networks[modality(name).network].config.aligned]
+    if alignment != "paper" or len(streams) < 2 or deaf:
+        raise ValueError(
+            "Candidates are compared by how well their streams agree: generate or hold two streams or more, which hear "
+            'each other (alignment "paper", and a model with latent alignment), or choose 1 candidate.'
+        )
+
+
+def _keep(scheduler: Any, rows: Tensor) -> None:
+    """Leave only these rows in what a scheduler remembers of earlier steps."""
+    if hasattr(scheduler, "model_outputs"):
+        scheduler.model_outputs = [None if m is None else m[rows] for m in scheduler.model_outputs]
 
 
 def scale_at(alignment_scale: float, timestep: float | Tensor, held: bool) -> float:
@@ -169,7 +220,7 @@ def scale_at(alignment_scale: float, timestep: float | Tensor, held: bool) -> fl
     noise and is heard well enough.
     """
     # The timestep comes last: to read it, a GPU has to be waited for.
-    return 1.0 if alignment_scale == 1 or held or timestep < _SCALED_FROM else alignment_scale
+    return 1.0 if alignment_scale == 1 or held or timestep < _SETTLED else alignment_scale
 
 
 def guidance_steps(guidance: float | Sequence[float], contexts: int) -> tuple[list[int], list[float]]:

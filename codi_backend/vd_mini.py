@@ -21,6 +21,7 @@ _IMAGE = dataclasses.replace(
     temporal_connectors=0,
     temporal=False,
     temporal_norm="frames",
+    clip_attention=UNetConfig.clip_attention,
 )
 _TEXT = UNetConfig(
     in_channels=64,

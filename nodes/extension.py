@@ -22,6 +22,7 @@ from .loader import CoDiLoadModel
 from .prompts import CoDiPromptAudio, CoDiPromptImage, CoDiPromptText, CoDiPromptVideo
 from .sampling import CoDiSampleAudio, CoDiSampleImage, CoDiSampler, CoDiSampleText, CoDiSampleVideo
 from .scenes import CoDiExampleScene
+from .selection import CoDiPickBest
 from .similarity import CoDiSimilarity
 from .text_edit import CoDiEditTextLatent
 from .vision_blend import CoDiBlendVisionOutputs
@@ -56,6 +57,7 @@ class CoDiExtension(ComfyExtension):
             CoDiJoinLatents,
             CoDiSplitLatent,
             CoDiHoldStreams,
+            CoDiPickBest,
             CoDiEditTextLatent,
             CoDiAlignment,
             CoDiAlignmentPair,

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from ..codi_backend.config import CoDiConfig
 from ..codi_backend.diffuser import Diffuser
 from ..codi_backend.diffuser.kit import Stage
+from ..codi_backend.diffuser.temporal_position import HEADS
 from .context_tokens import FOR_TEXT, Shares
 from .context_tokens import KEY as CONTEXTS
 from .listening import KEY, diffuser_arguments
@@ -227,7 +228,11 @@ class Model(comfy.model_base.BaseModel):
         maps = (FEATURE_MAPS_JOINT if joint else FEATURE_MAPS) * network.model_channels
         if modality.name == "text":  # all levels are equally fine, so the widest counts
             return maps * network.text_positions * max(network.channel_mult)
-        return maps * math.prod(shape[2:])
+        values = maps * math.prod(shape[2:])
+        if modality.name == "video":  # the bias of attention over whole clips, and what it is looked up by
+            marked = [level for level in range(len(network.channel_mult)) if network.clip_attention[level]]
+            values += max((2 * HEADS * (math.prod(shape[2:]) / 4**level) ** 2 for level in marked), default=0)
+        return values
 
     def _token_values(self, cond_shapes: dict[str, Sequence[Sequence[int]]]) -> float:
         """Numbers that live at once for the tokens of one sample's contexts, where these are many."""

@@ -22,7 +22,11 @@ CONFIG = dataclasses.replace(
     diffuser=DiffuserConfig(
         networks={
             "image": dataclasses.replace(
-                _NETWORKS["image"], temporal=True, environment_time="frames", temporal_connectors=1
+                _NETWORKS["image"],
+                temporal=True,
+                environment_time="frames",
+                temporal_connectors=1,
+                clip_attention=(False, True),
             ),
             "audio": dataclasses.replace(_NETWORKS["audio"], environment_time="rows", temporal_connectors=1),
             # Narrower, the normalisation of a single text's vector would have groups of one value.

@@ -5,6 +5,7 @@ A `Scene` holds the attributes; `images`, `sounds` and `captions` render it. Eve
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
@@ -89,6 +90,11 @@ def make_scene(colour: str, shape: str, count: int, tempo: str, start: float, se
     """A scene of these attributes, whose loudness and places follow from `seed`."""
     rng = np.random.default_rng(seed)
     return Scene(colour, shape, count, tempo, start, float(rng.uniform(*PEAK_RANGE)), _places(rng, count))
+
+
+def retimed(scene: Scene, rng: np.random.Generator) -> Scene:
+    """The same objects, which appear at another time and in another tempo."""
+    return dataclasses.replace(scene, tempo=str(rng.choice(list(TEMPI))), start=float(rng.uniform(*START_RANGE)))
 
 
 def _places(rng: np.random.Generator, count: int) -> tuple[tuple[int, int, int], ...]:

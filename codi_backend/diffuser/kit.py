@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from torch import Tensor, nn
 
 from ..config import UNetConfig
@@ -21,13 +19,15 @@ class SpatialKit:
         self.make = make
         self.heads = config.num_heads
         self.emb_dim = 4 * config.model_channels
-        self.block = partial(TemporalResBlock, norm=config.temporal_norm) if config.temporal else ResBlock
+        self.temporal_norm = config.temporal_norm if config.temporal else None
 
     def entry(self, inputs: int, channels: int) -> nn.Module:
         return self.make.conv(inputs, channels)
 
-    def residual(self, inputs: int, channels: int) -> nn.Module:
-        return self.block(inputs, channels, self.emb_dim, self.make)
+    def residual(self, inputs: int, channels: int, clip: bool = False) -> nn.Module:
+        if self.temporal_norm is None:
+            return ResBlock(inputs, channels, self.emb_dim, self.make)
+        return TemporalResBlock(inputs, channels, self.emb_dim, self.make, self.temporal_norm, clip)
 
     def down(self, channels: int, keep_rows: bool = False) -> nn.Module:
         return Downsample(channels, self.make, keep_rows)
@@ -57,7 +57,7 @@ class VectorKit:
     def entry(self, inputs: int, channels: int) -> nn.Module:
         return self.make.linear(inputs, channels * self.positions)
 
-    def residual(self, inputs: int, channels: int) -> nn.Module:
+    def residual(self, inputs: int, channels: int, clip: bool = False) -> nn.Module:
         return VectorResBlock(inputs * self.positions, channels * self.positions, self.emb_dim, self.make)
 
     def down(self, channels: int) -> nn.Module:

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .clip_attention import ClipAttention
 from .factory import Factory
 from .layers import ResBlock
+from .temporal_position import HEADS, RelativePositionBias
 
 MAX_FRAMES = 30
-_HEADS = 8
 _SHIFTS = 8
 _NORM_AXES = {"frames": 1, "channels": -1}
 _FRAME_RATE = 3  # The released code always passes frame rate 4, whose row is the fourth.
@@ -75,29 +76,6 @@ def delay(x: Tensor, frames: int) -> Tensor:
     return torch.cat([torch.zeros_like(x[:, :frames]), x[:, : x.shape[1] - frames]], 1)
 
 
-class RelativePositionBias(nn.Module):
-    """Attention bias as a learned function of the distance between query and key frame: ``[heads, T, T]``."""
-
-    def __init__(self, width: int, make: Factory) -> None:
-        super().__init__()
-        self.net = nn.ModuleList(
-            [
-                nn.Sequential(make.linear(1, width), nn.SiLU()),
-                nn.Sequential(make.linear(width, width), nn.SiLU()),
-                make.linear(width, _HEADS),
-            ]
-        )
-
-    def forward(self, frames: int, like: Tensor) -> Tensor:
-        """Evaluate the function once per distance, then look the ``T * T`` pairs up."""
-        distance = torch.arange(1 - frames, frames, device=like.device, dtype=torch.float32)
-        bias = (distance.sign() * distance.abs().log1p())[:, None].to(like.dtype)
-        for layer in self.net:
-            bias = layer(bias)
-        frame = torch.arange(frames, device=like.device)
-        return bias[frame[:, None] - frame + frames - 1].permute(2, 0, 1)
-
-
 class TemporalAttention(nn.Module):
     """Attention among the frames of each pixel: ``x [B, T, P, C]``, ``bias [heads, T, T]`` -> ``[B, T, P, C]``.
 
@@ -106,7 +84,7 @@ class TemporalAttention(nn.Module):
 
     def __init__(self, channels: int, make: Factory, norm: str) -> None:
         super().__init__()
-        inner = _HEADS * (channels // 4)
+        inner = HEADS * (channels // 4)
         self.pos_embeds = PositionTable(channels, make)
         self.frame_rate_embeds = PositionTable(channels, make)
         self.norm = ClampedNorm(channels, make=make, axis=_NORM_AXES[norm])
@@ -119,7 +97,7 @@ class TemporalAttention(nn.Module):
         table = self.pos_embeds.cast(x)[:, :frames] + self.frame_rate_embeds.cast(x)[:, _FRAME_RATE, None]
         tokens = self.norm(x + table[:, :, None]).transpose(1, 2).flatten(0, 1)
         q, k, v = (
-            t.unflatten(-1, (_HEADS, -1)).transpose(1, 2) for t in (self.to_q(tokens), *self.to_kv(tokens).chunk(2, -1))
+            t.unflatten(-1, (HEADS, -1)).transpose(1, 2) for t in (self.to_q(tokens), *self.to_kv(tokens).chunk(2, -1))
         )
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias[None]).transpose(1, 2).flatten(2)
         return self.to_out(out).unflatten(0, (batch, pixels)).transpose(1, 2)
@@ -161,21 +139,25 @@ class FrameShift(nn.Module):
 class SpatioTemporalBlock(nn.Module):
     """Temporal attention, shifted feed-forward and frame shift (SPEC section 2.2).
 
-    ``h [B * T, C, H, W]`` with ``frames = T <= 30`` -> same shape.
+    ``h [B * T, C, H, W]`` with ``frames = T <= 30`` -> same shape. With `clip` there is attention to the whole clip
+    after that through time.
     """
 
-    def __init__(self, channels: int, make: Factory, norm: str = "frames") -> None:
+    def __init__(self, channels: int, make: Factory, norm: str = "frames", clip: bool = False) -> None:
         super().__init__()
         self.temporal_attn = TemporalAttention(channels, make, norm)
         self.temporal_rel_pos_bias = RelativePositionBias(channels // 2, make)
+        self.clip_attn = ClipAttention(channels, make) if clip else None
         self.ff = TemporalFeedForward(channels, make)
         self.frameshiftblock = FrameShift(channels, make)
 
     def forward(self, h: Tensor, frames: int) -> Tensor:
         size = h.shape[2:]
         x = h.permute(0, 2, 3, 1).flatten(1, 2).unflatten(0, (-1, frames))
-        x = x + self.temporal_attn(x, self.temporal_rel_pos_bias(frames, h))
+        x = x + self.temporal_attn(x, self.temporal_rel_pos_bias((frames,), h))
         h = x.flatten(0, 1).unflatten(1, size).permute(0, 3, 1, 2)
+        if self.clip_attn is not None:
+            h = self.clip_attn(h, frames)
         h = h + self.ff(h, frames)
         return h + self.frameshiftblock(h, frames)
 
@@ -183,8 +165,8 @@ class SpatioTemporalBlock(nn.Module):
 class TemporalResBlock(nn.Sequential):
     """A residual block followed by a spatio-temporal block, which still images skip (SPEC section 2.1)."""
 
-    def __init__(self, inputs: int, outputs: int, emb_dim: int, make: Factory, norm: str) -> None:
-        super().__init__(ResBlock(inputs, outputs, emb_dim, make), SpatioTemporalBlock(outputs, make, norm))
+    def __init__(self, inputs: int, outputs: int, emb_dim: int, make: Factory, norm: str, clip: bool = False) -> None:
+        super().__init__(ResBlock(inputs, outputs, emb_dim, make), SpatioTemporalBlock(outputs, make, norm, clip))
 
     def forward(self, h: Tensor, emb: Tensor, frames: int | None) -> Tensor:
         spatial, temporal = self

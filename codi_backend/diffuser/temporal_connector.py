@@ -6,7 +6,8 @@ from torch import Tensor, nn
 
 from .factory import Factory
 from .layers import FeedForward
-from .temporal import RelativePositionBias, TemporalAttention
+from .temporal import TemporalAttention
+from .temporal_position import RelativePositionBias
 
 
 class TemporalConnector(nn.Module):
@@ -25,5 +26,5 @@ class TemporalConnector(nn.Module):
         make.zeroed(self.ff.net[-1])
 
     def forward(self, tokens: Tensor) -> Tensor:
-        tokens = tokens + self.attn(tokens[:, :, None], self.bias(tokens.shape[1], tokens))[:, :, 0]
+        tokens = tokens + self.attn(tokens[:, :, None], self.bias(tokens.shape[1:2], tokens))[:, :, 0]
         return tokens + self.ff(self.norm(tokens))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from functools import partial
 from typing import Any
 
 import torch
@@ -85,8 +86,9 @@ class UNet(nn.Module):
         )
         self.input_blocks, skips = self._encoder(kit)
         channels = skips[-1]
+        residual = partial(kit.residual, clip=config.clip_attention[len(config.channel_mult) - 1])
         self.middle_block = Stage(
-            [kit.residual(channels, channels), self._prompted(kit, channels), kit.residual(channels, channels)]
+            [residual(channels, channels), self._prompted(kit, channels), residual(channels, channels)]
         )
         self.output_blocks = self._decoder(kit, skips)
         self.out = kit.head(config.channel_mult[0] * config.model_channels, config.in_channels)
@@ -112,7 +114,7 @@ class UNet(nn.Module):
         for level, mult in enumerate(config.channel_mult):
             for _ in range(config.num_res_blocks[level]):
                 inputs, channels = channels, mult * config.model_channels
-                stage = Stage([kit.residual(inputs, channels)])
+                stage = Stage([kit.residual(inputs, channels, clip=config.clip_attention[level])])
                 if config.attention[level]:
                     stage.append(self._prompted(kit, channels))
                 if config.connector[level]:
@@ -132,7 +134,7 @@ class UNet(nn.Module):
         for level, mult in reversed(list(enumerate(config.channel_mult))):
             for i in range(config.num_res_blocks[level] + 1):
                 inputs, channels = channels + skips.pop(), mult * config.model_channels
-                stage = Stage([kit.residual(inputs, channels)])
+                stage = Stage([kit.residual(inputs, channels, clip=config.clip_attention[level])])
                 if config.attention[level]:
                     stage.append(self._prompted(kit, channels))
                 if level > 0 and i == config.num_res_blocks[level]:

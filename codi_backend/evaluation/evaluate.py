@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from ..model import CoDi
+from ..selection import check_candidates
 from . import runs as codi_runs
 from . import tables as codi_tables
 from . import versatile_runs, versatile_tables
@@ -21,6 +22,7 @@ def evaluate(
     seed: int = 0,
     steps: int | None = None,
     guidance: float | None = None,
+    candidates: int = 1,
     runs: Iterable[str] | None = None,
     say: Callable[[str], None] = print,
 ) -> str:
@@ -43,6 +45,8 @@ def evaluate(
         The same where it takes videos, which cost 20 times as much as pictures: as many as `samples` by default.
     steps : int, optional
         The model's own by default, as `guidance`; the sampler is the model's.
+    candidates : int
+        See `Settings`.
     runs : iterable of str, optional
         Names of the runs to do, from `RUNS` of `runs` or `versatile_runs`; all by default. The tables are made from all
         that are in `out`.
@@ -59,6 +63,7 @@ def evaluate(
     ValueError
         For fewer than one sample, an unknown run, or a model that can do none of the runs.
     """
+    check_candidates(candidates)
     if (fewest := min(samples, samples if clips is None else clips)) < 1:
         raise ValueError(f"An evaluation of {fewest} samples measures nothing: choose 1 or more.")
     if codi.config.diffuser.contexts:
@@ -66,7 +71,7 @@ def evaluate(
     else:
         every, make_tables = codi_runs.RUNS, codi_tables.make_tables
     chosen = choose(every, runs)
-    settings = Settings(seed=seed, clips=clips, **codi.config.sampling(steps, guidance=guidance))
+    settings = Settings(seed=seed, clips=clips, candidates=candidates, **codi.config.sampling(steps, guidance=guidance))
     missing = {run.name: reason for run in every.values() if (reason := lacking(codi, run))}
     todo = [run for run in chosen if run.name not in missing]
     if not todo:

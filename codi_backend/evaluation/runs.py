@@ -105,6 +105,8 @@ class Settings:
     ----------
     clips : int or None
         Results behind figures that take videos; None for as many as behind the others.
+    candidates : int
+        Of how many candidates each result is the one whose streams agree best, where they hear each other.
     """
 
     seed: int
@@ -112,6 +114,7 @@ class Settings:
     sampler: str
     guidance: float
     clips: int | None
+    candidates: int
 
 
 def choose(runs: Mapping[str, Run], names: Iterable[str] | None) -> list[Run]:
@@ -155,6 +158,7 @@ def heading(codi: CoDi, weights: str, run: Run, settings: Settings) -> dict[str,
         "outputs": [name for name in run.outputs if name in codi.outputs],
         "alignment": run.alignment,
         **dataclasses.asdict(settings),
+        "candidates": settings.candidates if run.alignment == "paper" else 1,
     }
 
 
@@ -204,6 +208,7 @@ def _batch(codi: CoDi, run: Run, heading: dict[str, Any], scenes: Sequence[Scene
         # The batch's place goes into the seed, so that no two scenes share their noise.
         seed=heading["seed"] + first,
         alignment=run.alignment,
+        candidates=heading["candidates"],
         **options,
     )
     records = []

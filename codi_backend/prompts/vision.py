@@ -11,7 +11,8 @@ from torch.nn import functional as F
 
 from ..config import VisionEncoderConfig
 from ..diffuser.factory import Factory
-from ..diffuser.temporal import ClampedNorm, PositionTable, RawParameter, RelativePositionBias
+from ..diffuser.temporal import ClampedNorm, PositionTable, RawParameter
+from ..diffuser.temporal_position import RelativePositionBias
 
 
 class ImageEncoder(nn.Module):
@@ -161,7 +162,7 @@ class _TemporalBlock(nn.Module):
         x = h.unflatten(0, (-1, frames)).transpose(1, 2)
         size = x.shape[:2]
         x = x.flatten(0, 1)
-        x = x + self.temporal_attn(x, self.temporal_rel_pos_bias(frames, x))
+        x = x + self.temporal_attn(x, self.temporal_rel_pos_bias((frames,), x))
         x = x + self.ff(x)
         return x.unflatten(0, size).transpose(1, 2).flatten(0, 1)
 

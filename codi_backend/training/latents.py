@@ -15,6 +15,8 @@ from torch.utils.data import DataLoader
 
 from ..data import ShapesAndChimes, sample_scene
 from ..data.captions import caption, partial_caption, shown
+from ..data.images import visible_objects
+from ..data.world import retimed
 from ..model import CoDi
 from .encoding import stored_latents
 
@@ -91,6 +93,9 @@ class SceneLatents:
             Probability with which a caption leaves each attribute out, and with which a prompt is the empty text
             altogether (classifier-free dropout).
 
+        Clips that come alone, prompted by texts, are cut to begin at another time and in another tempo: of the same
+        pictures as many clips can be made as there are times.
+
         Returns
         -------
         dict
@@ -103,11 +108,15 @@ class SceneLatents:
         index = torch.from_numpy(rows)
         batch: dict[str, Any] = {name: self.latents[name][index].float() for name in streams}
         batch["captions"], batch["described"], chosen = [], [], []
-        for row in rows:
+        free_in_time = tuple(streams) == ("video",) and tuple(prompts) == ("text",)
+        for place, row in enumerate(rows):
             said_nothing = rng.random() < empty
             had = [name for name in prompts if name == "text" or row < len(self.embeddings[name])]
             chosen.append("text" if said_nothing else had[int(rng.integers(len(had)))])
             scene = sample_scene(self.seed, int(row))
+            if free_in_time:
+                scene, was = retimed(scene, rng), visible_objects(scene)
+                batch["video"][place] = batch["video"][place][:, [was.index(n) for n in visible_objects(scene)]]
             batch["described"].append(caption(scene, shown(scene, "video")))
             batch["captions"].append("" if said_nothing else partial_caption(scene, rng, leave_out))
         batch["is_text"] = torch.tensor([name == "text" for name in chosen])

@@ -33,6 +33,7 @@ class Oracle(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(1))
         self.generated = 0
+        self.asked = []  # of alignment and candidates
 
     def prompt(self, name, content, sample_rate=None):
         votes = torch.tensor([self._votes(judge(name, one)) for one in content])
@@ -45,8 +46,9 @@ class Oracle(nn.Module):
     def encode(self, name, content, sample_rate=None):
         return content
 
-    def generate(self, prompts, outputs, *, steps, sampler, guidance, seed, alignment, held=None):
+    def generate(self, prompts, outputs, *, steps, sampler, guidance, seed, alignment, candidates, held=None):
         made = {name: [] for name in outputs}
+        self.asked.append((alignment, candidates))
         for i, votes in enumerate(prompts.embedding[:, 0]):
             self.generated += 1
             for name in outputs:

@@ -123,7 +123,7 @@ def test_held(tables):
 
 def test_markdown(out):
     text = (out / "evaluation.md").read_text()
-    assert "samples 8, seed 0, steps 20, sampler dpmpp_2m, guidance 7.5." in text
+    assert "samples 8, seed 0, steps 20, sampler dpmpp_2m, guidance 7.5, candidates 1." in text
     assert "| text → image | 100.0 % (68–100) ✓ ≥ 98.0 <sub>8</sub> |" in text
     assert "- coupling_image_audio: 0 of 16 prompts done" in text
 
@@ -241,3 +241,13 @@ def test_runs_without_alignment_do_not_depend_on_its_scale(codi, monkeypatch):
     monkeypatch.setattr(codi, "config", dataclasses.replace(codi.config, alignment_scale=1.7))
     assert module.fingerprint(codi, "none") == before["none"]
     assert module.fingerprint(codi, "paper") != before["paper"]
+
+
+def test_candidates_are_for_streams_that_hear_each_other(tmp_path, unreported):
+    """What is made without company is the same, and is not made again."""
+    model, options = oracle.Oracle(), {"runs": ["fidelity_audio", "coupling_text_audio"], "say": lambda line: None}
+    evaluate(model, tmp_path, 1, **options)
+    evaluate(model, tmp_path, 1, candidates=3, **options)
+    assert model.asked == [("none", 1), ("paper", 1), ("paper", 3)]
+    with pytest.raises(ValueError, match="0 candidates are not possible"):
+        evaluate(model, tmp_path, 1, candidates=0, **options)

@@ -58,7 +58,9 @@ class VersatileOracle(nn.Module):
     def generate_latents(self, context, outputs, seed):
         return {"text": context.tokens.sum(1)}
 
-    def generate(self, contexts, outputs, *, steps, sampler, guidance, seed, alignment, start=None, fidelity=0.0):
+    def generate(
+        self, contexts, outputs, *, steps, sampler, guidance, seed, alignment, candidates, start=None, fidelity=0.0
+    ):
         if isinstance(contexts, Context):
             contexts = MixedContext((contexts,), (1.0,))
         votes = sum(ratio * context.tokens.sum(1) for context, ratio in zip(contexts.contexts, contexts.ratios))

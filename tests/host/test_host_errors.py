@@ -174,6 +174,7 @@ def test_another_model(run_node, empty, prompts):
         "CoDiEmptyLatent": NONE | {"width": 0, "height": 0, "frames": 0, "seconds": 0, "batch_size": 1},
         "CoDiSplitLatent": {"samples": empty()},
         "CoDiHoldStreams": {"samples": empty(), **NONE},
+        "CoDiPickBest": {"samples": empty()},
         "CoDiGuider": {"positive": positive, "negative": negative, **{f"cfg_{name}": 1.0 for name in NONE}},
         "CoDiSampleText": {"positive": positive, "negative": negative, "batch_size": 1, **SAMPLER},
     }.items():

@@ -38,6 +38,7 @@ NODES = {
     "CoDiLoadEmbedding",
     "CoDiLoadModel",
     "CoDiMixContexts",
+    "CoDiPickBest",
     "CoDiPromptAudio",
     "CoDiPromptImage",
     "CoDiPromptText",

@@ -16,6 +16,7 @@ NAMES = workflow_names()
 JOINT, PUBLISHED = "text_to_image_and_sound", "published_low_vram"
 # How many results of each kind a workflow saves or shows.
 RESULTS = {
+    "best_of_four": {"image": 1, "audio": 1, "text": 1},
     "image_and_sound_to_video_with_sound": {"video": 1},
     "image_to_text": {"text": 4},
     "image_variation": {"image": 4},

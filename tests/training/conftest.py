@@ -6,7 +6,7 @@ import whole
 
 from codi_backend.training.latents import SceneLatents
 
-SHAPES = {"image": (12, 4, 8, 8), "audio": (12, 8, 8, 8), "video": (9, 4, 4, 8, 8), "text": (12, 16)}
+SHAPES = {"image": (12, 4, 8, 8), "audio": (12, 8, 8, 8), "video": (9, 4, 16, 8, 8), "text": (12, 16)}
 
 
 @pytest.fixture

@@ -7,7 +7,9 @@ import torch
 import whole
 
 from codi_backend.data import ShapesAndChimes, is_held_out, sample_scene
-from codi_backend.data.world import COLOURS
+from codi_backend.data.captions import ADVERBS
+from codi_backend.data.images import render_video
+from codi_backend.data.world import COLOURS, retimed
 from codi_backend.training import latents
 from codi_backend.training.latents import SceneLatents
 
@@ -88,3 +90,19 @@ def test_share_of_empty_prompts(data):
     assert np.mean([t == "" for t in batch["captions"]]) == pytest.approx(0.1, abs=0.04)
     assert [t == "" for t in batch["captions"]] == batch["is_text"].tolist()
     assert set(data.batch(0, 50, 0, ("image",), leave_out=0, empty=1)["captions"]) == {""}
+
+
+def test_clips_alone_are_cut_to_other_times(monkeypatch):
+    """Rows of pixels in place of latents: what a clip becomes is the clip of the scene that its caption tells of."""
+    scenes = [sample_scene(1, i) for i in range(6)]
+    clips = torch.stack([torch.from_numpy(render_video(scene)).permute(3, 0, 1, 2) for scene in scenes])
+    data, drawn = SceneLatents({"video": clips, "audio": torch.zeros(6, 1)}, 1), []
+    monkeypatch.setattr(latents, "retimed", lambda *args: drawn.append(retimed(*args)) or drawn[-1])
+    batch = data.batch(0, 40, 0, ("video",), leave_out=0, empty=0)
+    for clip, text, scene in zip(batch["video"], batch["captions"], drawn, strict=True):
+        assert torch.equal(clip, torch.from_numpy(render_video(scene)).permute(3, 0, 1, 2))
+        assert ADVERBS[scene.tempo] in text
+    assert len({scene.start for scene in drawn}) == 40 and {scene.tempo for scene in drawn} == {"slow", "fast"}
+    assert {scene.places for scene in drawn} == {scene.places for scene in scenes}
+    together = data.batch(0, 9, 0, ("video", "audio"))["video"]
+    assert all(any(torch.equal(clip, was) for was in clips) for clip in together), "cut away from its sound"

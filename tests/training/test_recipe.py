@@ -68,6 +68,9 @@ PARTS = {
     "listening6_audio": {"diffuser.audio"},
     "listening3_text": {"diffuser.text"},
     "listening5_video": {"diffuser.image"},
+    "refine6_image": {"diffuser.image"},
+    "refine3_video": {"diffuser.image"},
+    "listening6_video": {"diffuser.image"},
 }
 
 

@@ -22,6 +22,7 @@ from codi_backend.training.prompts import PromptStage
 
 OPTIONS = Options(steps=2, batch_size=3, warmup=0)
 LISTENING = ("environment_encoder.", "temporal_connectors.", "input_connectors.", "output_connectors.")
+OF_FRAMES = r"temporal_|clip_attn|\.1\.ff\.|frameshift"
 
 
 def trained(stage, out):
@@ -104,7 +105,7 @@ def test_diffuser(tmp_path, data, codi, stream):
     stage = DiffuserStage(codi.diffuser, codi.prompt_encoders["text"], data, stream, ("text", "audio"))
     network = f"diffuser.networks.{'image' if stream == 'video' else stream}."
     listening = {name for part in LISTENING for name in named(stage, network + part)}
-    temporal = {n for n in named(stage, network) if re.search(r"temporal_|\.1\.ff\.|frameshift", n)} - listening
+    temporal = {n for n in named(stage, network) if re.search(OF_FRAMES, n)} - listening
     expected = temporal if stream == "video" else named(stage, network) - listening - temporal
     assert listening and learning(stage) == expected
     # Attention over a single token depends neither on the query nor on its norm; one frame rate is ever used.
@@ -117,7 +118,7 @@ def test_videos_and_pictures_teach_prompts_in_turns(tmp_path, data, codi):
     network = "diffuser.networks.image."
     listening = {name for part in LISTENING for name in named(stage, network + part)}
     prompts = {n for n in named(stage, network) if re.search(r"attn2\.to_(v|out)", n)} - listening
-    temporal = {n for n in named(stage, network) if re.search(r"temporal_|\.1\.ff\.|frameshift", n)} - listening
+    temporal = {n for n in named(stage, network) if re.search(OF_FRAMES, n)} - listening
     assert prompts and learning(stage) == prompts | temporal
     assert prompts <= trained(stage, tmp_path)
     turns = [stage.batch(step, 2, 0) for step in range(3)]
@@ -155,7 +156,7 @@ def test_alignment(tmp_path, data, codi, pair, replay):
 def test_environment(tmp_path, data, codi, stream):
     stage = EnvironmentStage(codi.diffuser, codi.prompt_encoders["text"], data, (stream,))
     encoder = f"diffuser.networks.{'image' if stream == 'video' else stream}.environment_encoder."
-    temporal = {n for n in named(stage, encoder) if re.search(r"temporal_|\.1\.ff\.|frameshift", n)}
+    temporal = {n for n in named(stage, encoder) if re.search(OF_FRAMES, n)}
     assert learning(stage) == (temporal if stream == "video" else named(stage, encoder))
     assert trained(stage, tmp_path) - temporal == (set() if stream == "video" else learning(stage) - temporal)
 
@@ -164,7 +165,7 @@ def test_environments_learn_together(tmp_path, data, codi):
     stage = EnvironmentStage(codi.diffuser, codi.prompt_encoders["text"], data, ("audio", "video"))
     of_sound = named(stage, "diffuser.networks.audio.environment_encoder.")
     of_video = {n for n in learning(stage) if n.startswith("diffuser.networks.image.environment_encoder.")}
-    assert of_video and all(re.search(r"temporal_|\.1\.ff\.|frameshift", n) for n in of_video)
+    assert of_video and all(re.search(OF_FRAMES, n) for n in of_video)
     assert learning(stage) == of_sound | of_video | {"time_contrast.log_scale"}
     assert of_sound <= trained(stage, tmp_path)
 

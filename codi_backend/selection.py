@@ -1,0 +1,58 @@
+"""Best of several: of a result's candidates the one goes on whose streams say the same."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .diffuser import Diffuser
+from .diffuser.environment import moments, pooled, resampled
+from .diffusion import MAX_CANDIDATES
+
+_TEMPERATURE = 0.1  # of latent alignment's InfoNCE between moments
+
+
+def check_candidates(candidates: int) -> None:
+    """`ValueError` for a number of candidates that is not possible."""
+    if not 1 <= candidates <= MAX_CANDIDATES:
+        raise ValueError(f"{candidates} candidates are not possible: choose 1 to {MAX_CANDIDATES}.")
+
+
+def best_candidates(diffuser: Diffuser, latents: Mapping[str, Tensor], candidates: int) -> Tensor:
+    """Which candidate of each result to keep: its place in the batch, ``[B]``.
+
+    Judged by what latent alignment has taught the environment encoders (InfoNCE, paper section 3.4): a candidate is
+    good whose streams belong together more surely than each belongs to another candidate's. By plain similarity what is
+    easy to agree on would win, such as single objects.
+
+    Parameters
+    ----------
+    latents : dict of str to Tensor
+        Clean scaled latents, or estimates of them, of two streams or more, ``[candidates * B, ...]``: first of all
+        results the first candidate.
+    """
+    tokens = {name: t.float() for name, t in diffuser.clean_environment(latents).items()}
+    score: Any = 0.0
+    for a, b in itertools.combinations(tokens.values(), 2):
+        score = score + _belonging(pooled(a), pooled(b), candidates)
+        if a.shape[1] > 1 and b.shape[1] > 1:
+            steps = min(a.shape[1], b.shape[1])
+            score = score + _belonging(*(F.normalize(moments(resampled(t, steps)), dim=-1) for t in (a, b)), candidates)
+    results = score.shape[1]
+    return score.argmax(0) * results + torch.arange(results, device=score.device)
+
+
+def _belonging(a: Tensor, b: Tensor, candidates: int) -> Tensor:
+    """How surely a candidate's streams are told to be its own.
+
+    Tokens ``[candidates * B, T, D]`` of length 1 of two streams -> ``[candidates, B]``.
+    """
+    a, b = (t.unflatten(0, (candidates, -1)) for t in (a, b))
+    likeness = torch.einsum("nbtd,mbtd->bnm", a, b) / (a.shape[2] * _TEMPERATURE)
+    sure = likeness.log_softmax(1) + likeness.log_softmax(2)
+    return sure.diagonal(dim1=1, dim2=2).T

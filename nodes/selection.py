@@ -1,0 +1,74 @@
+"""Of several results, the one whose streams agree."""
+
+from __future__ import annotations
+
+import comfy.model_management
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..codi_backend.modality import modality
+from ..codi_backend.selection import best_candidates
+from .latents import codi_config
+from .model import Model
+from .streams import join, names_of, require_content, require_finite, split, split_masks, to_backend, with_masks
+from .types import CATEGORY
+
+
+class CoDiPickBest(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="CoDiPickBest",
+            display_name="CoDi Pick Best",
+            category=f"{CATEGORY}/latent",
+            description="Picks of a batch of joint results the one whose streams agree best, as the model's environment "
+            "encoders hear it. Generate several results of one prompt at once, and decode the best.",
+            search_aliases=["best of n", "rerank", "candidates", "select from batch", "agreement", "codi"],
+            inputs=[
+                io.Model.Input("model", tooltip="The CoDi model that made the results."),
+                io.Latent.Input("samples", tooltip="Several results of one prompt, of two streams or more each."),
+            ],
+            outputs=[io.Latent.Output(display_name="latent", tooltip="The best result, all of its streams.")],
+        )
+
+    @classmethod
+    def execute(cls, model, samples) -> io.NodeOutput:
+        config, streams = codi_config(model), split(samples["samples"])
+        names = names_of([stream.shape for stream in streams], config, "samples")
+        if len(names) < 2:
+            raise ValueError(
+                "samples: results are compared by how well their streams agree, and there is only one stream; switch "
+                "another on in CoDi Empty Latent."
+            )
+        if deaf := [name for name in names if not config.diffuser.networks[modality(name).network].aligned]:
+            raise ValueError(
+                f"model: {config.name!r} has no latent alignment for {', '.join(deaf)}, by which results are compared; "
+                "load a later edition."
+            )
+        if len({len(stream) for stream in streams}) > 1:
+            raise ValueError("samples: the streams differ in their number of results; make the batch sizes equal.")
+        for name, stream in zip(names, streams):
+            require_content(stream.shape, "samples")
+            require_finite(stream, "samples", name)
+        best = _best(model, samples["samples"], names)
+
+        def row(tensor: Tensor | None) -> Tensor | None:
+            return tensor if tensor is None or len(tensor) == 1 else tensor[best : best + 1]
+
+        picked = with_masks(samples, [row(stream) for stream in streams], [row(mask) for mask in split_masks(samples)])
+        if "batch_index" in picked:
+            picked["batch_index"] = picked["batch_index"][best : best + 1]
+        return io.NodeOutput(picked)
+
+
+def _best(model, samples, names: list[str]) -> int:
+    """The place in the batch of the result whose streams agree best."""
+    network: Model = model.model
+    streams = split(samples)
+    memory = max(network.memory_required(list(stream.shape)) for stream in streams)
+    comfy.model_management.load_models_gpu([model], memory)
+    scaled = split(network.process_latent_in(join(streams)))
+    latents = {
+        name: to_backend(z.to(model.load_device, network.get_dtype_inference()), name) for name, z in zip(names, scaled)
+    }
+    return int(best_candidates(network.diffusion_model.diffuser, latents, len(streams[0])))

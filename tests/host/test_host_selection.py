@@ -1,0 +1,70 @@
+"""Picking the best result of a batch."""
+
+import dataclasses
+
+import pytest
+import torch
+
+
+@pytest.fixture
+def results(host, empty):
+    """Three results of a picture and a sound, which differ."""
+    streams = host.module("nodes.streams")
+    latent = empty(image=True, audio=True, video=False, text=False, batch_size=3)
+    generator = torch.Generator().manual_seed(0)
+    made = [torch.randn(z.shape, generator=generator) for z in latent["samples"].unbind()]
+    return latent | {"samples": streams.join(made)}
+
+
+def test_the_backends_pick(host, run_node, tiny, results):
+    """That of `best_candidates` on the scaled latents, in place of which every result is tried."""
+    model = tiny[0]
+    diffuser, config = model.model.diffusion_model.diffuser, model.model.codi_config
+    scale = host.module("nodes.streams").scale_factor
+    with torch.inference_mode():
+        (picked,) = run_node("CoDiPickBest", model=model, samples=results)
+        names = ("image", "audio")
+        like = next(diffuser.parameters())
+        scaled = {n: z.to(like) * scale(n, config) for n, z in zip(names, results["samples"].unbind(), strict=True)}
+        best = int(host.module("codi_backend.selection").best_candidates(diffuser, scaled, 3))
+    for stream, rows in zip(picked["samples"].unbind(), results["samples"].unbind(), strict=True):
+        assert torch.equal(stream, rows[best : best + 1])
+
+
+@pytest.mark.parametrize("best", [0, 2])
+def test_all_that_belongs_to_the_result_goes_along(host, run_node, tiny, results, monkeypatch, best):
+    monkeypatch.setattr(host.module("nodes.selection"), "best_candidates", lambda *_: torch.tensor([best]))
+    streams = host.module("nodes.streams")
+    image, audio = results["samples"].unbind()
+    masks = [torch.arange(3.0).reshape(3, 1, 1, 1).expand(3, 1, 8, 8), torch.ones(1, 1, 32, 8)]
+    held = results | {"noise_mask": streams.join(masks), "batch_index": [5, 6, 7]}
+    (picked,) = run_node("CoDiPickBest", model=tiny[0], samples=held)
+    assert torch.equal(picked["samples"].unbind()[0], image[best : best + 1])
+    assert torch.equal(picked["samples"].unbind()[1], audio[best : best + 1])
+    assert [mask.mean() for mask in picked["noise_mask"].unbind()] == [best, 1] and picked["batch_index"] == [5 + best]
+    assert len(held["samples"].unbind()[0]) == 3
+
+
+def test_one_result_is_the_best(run_node, tiny, empty):
+    latent = empty(image=True, audio=True, video=False, text=True)
+    (picked,) = run_node("CoDiPickBest", model=tiny[0], samples=latent)
+    assert all(map(torch.equal, picked["samples"].unbind(), latent["samples"].unbind()))
+
+
+def test_what_cannot_be_compared(host, run_node, tiny, empty, results, monkeypatch):
+    join = host.module("nodes.streams").join
+    image, audio = results["samples"].unbind()
+    for samples, message in (
+        (empty(image=True, audio=False, video=False, text=False), "only one stream; switch another on"),
+        ({"samples": join([image, audio[:2]])}, "differ in their number of results; make the batch sizes equal"),
+        ({"samples": join([image, audio * float("nan")])}, "the audio latent has values that are not finite"),
+        ({"samples": join([image[:0], audio[:0]])}, "this latent is empty"),
+    ):
+        with pytest.raises(ValueError, match=f"^samples: .*{message}"):
+            run_node("CoDiPickBest", model=tiny[0], samples=samples)
+    config = tiny[0].model.codi_config
+    networks = {n: dataclasses.replace(c, connector=(False, False)) for n, c in config.diffuser.networks.items()}
+    deaf = dataclasses.replace(config, diffuser=dataclasses.replace(config.diffuser, networks=networks))
+    monkeypatch.setattr(tiny[0].model, "codi_config", deaf)
+    with pytest.raises(ValueError, match="^model: 'tiny' has no latent alignment for image, audio.*later edition"):
+        run_node("CoDiPickBest", model=tiny[0], samples=results)

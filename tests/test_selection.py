@@ -1,0 +1,158 @@
+"""Best of several candidates."""
+
+import json
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from codi_backend import sampling
+from codi_backend.cli import main
+from codi_backend.diffusion import stream_noise
+from codi_backend.sampling import SAMPLERS, sample
+from codi_backend.selection import best_candidates
+
+SHAPES = {"image": (2, 4, 8, 8), "audio": (2, 8, 8, 8)}
+RED, BLUE, GREEN = F.normalize(torch.randn(3, 8, generator=torch.Generator().manual_seed(0)), dim=-1)
+
+
+class Heard:
+    """Environment tokens are the latents."""
+
+    def clean_environment(self, latents):
+        return latents
+
+
+def latents(*rows):
+    """A stream's tokens, row by row of one token or of several moments."""
+    return torch.stack([row.reshape(-1, 8) for row in rows])
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "best"),
+    [
+        ((RED, RED, GREEN), (BLUE, RED, BLUE), 1),
+        ((GREEN, RED, BLUE), (GREEN, GREEN, GREEN), 0),
+        ((RED, RED, GREEN), (RED, RED, GREEN), 2),  # what others do not do as well, so that all do not become alike
+    ],
+)
+def test_the_one_whose_streams_agree_is_kept(first, second, best):
+    streams = {"image": latents(*first), "audio": latents(*second)}
+    assert best_candidates(Heard(), streams, 3).tolist() == [best]
+
+
+def test_every_result_has_its_own():
+    """Two results of two candidates each, which come one after the other."""
+    streams = {"image": latents(RED, RED, RED, RED), "audio": latents(RED, BLUE, GREEN, RED)}
+    assert best_candidates(Heard(), streams, 2).tolist() == [0, 3]
+
+
+def test_three_streams_are_compared_in_pairs():
+    """The second candidate has two pairs that do not fit, the first one."""
+    streams = {
+        "text": latents(RED, RED, GREEN),
+        "image": latents(RED, BLUE, GREEN),
+        "audio": latents(BLUE, GREEN, GREEN),
+    }
+    assert best_candidates(Heard(), streams, 3).tolist() == [2]
+
+
+def test_streams_with_time_are_compared_moment_by_moment():
+    """The same moments, so that their mean tells nothing, in the same order or not; one stream has twice the steps."""
+    forth, back = torch.stack([RED, RED, BLUE, BLUE]), torch.stack([BLUE, BLUE, RED, RED])
+    streams = {"video": latents(forth, forth), "audio": latents(back[::2], forth[::2])}
+    assert best_candidates(Heard(), streams, 2).tolist() == [1]
+
+
+@pytest.fixture
+def run(codi):
+    prompt = codi.prompt("text", ["three red stars", "a blue cross"])
+
+    def call(candidates=1, streams=SHAPES, **changes):
+        noise = {name: stream_noise(SHAPES[name], 1, name, candidates=candidates) for name in streams}
+        options = {"steps": 4, "guidance": 4.0, "sampler": "dpmpp_2m_sde", "seed": 1, **changes}
+        return sample(codi.diffuser, noise, prompt, candidates=candidates, **options)
+
+    return call
+
+
+def choose(monkeypatch, *candidates):
+    """Let these be the best of each result; returns the streams that they were chosen from."""
+    seen = []
+
+    def best(diffuser, streams, number):
+        seen.append({name: z.clone() for name, z in streams.items()})
+        return torch.tensor(candidates) * len(candidates) + torch.arange(len(candidates))
+
+    monkeypatch.setattr(sampling, "best_candidates", best)
+    return seen
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_the_kept_candidate_goes_on_as_if_alone(run, monkeypatch, sampler):
+    choose(monkeypatch, 0, 0)
+    alone, best = run(sampler=sampler), run(3, sampler=sampler)
+    for name, z in alone.items():
+        torch.testing.assert_close(best[name], z, atol=1e-4, rtol=1e-4)
+    choose(monkeypatch, 2, 0)
+    mixed = run(3, sampler=sampler)
+    more = run(4, sampler=sampler)
+    for name, z in alone.items():
+        torch.testing.assert_close(mixed[name][1], z[1], atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(mixed[name], more[name], atol=1e-4, rtol=1e-4)
+        assert (mixed[name][0] - z[0]).abs().max() > 0.1, "the third candidate is the first"
+
+
+def test_they_are_compared_by_estimates_of_what_they_become(run, monkeypatch):
+    """Once, in the middle; with the last step at the latest, when the estimate is the result."""
+    seen = choose(monkeypatch, 0, 1)
+    out = run(2, steps=1, sampler="euler")
+    assert [len(z) for z in seen[0].values()] == [4, 4]
+    for name, z in out.items():
+        torch.testing.assert_close(seen[0][name][[0, 3]], z, atol=1e-4, rtol=1e-4)
+    run(2, steps=9)
+    assert len(seen) == 2
+
+
+def test_with_a_held_stream(run, monkeypatch):
+    seen = choose(monkeypatch, 0, 0)
+    held = {"audio": torch.randn(SHAPES["audio"], generator=torch.Generator().manual_seed(5))}
+    torch.testing.assert_close(run(3, held=held)["image"], run(held=held)["image"], atol=1e-4, rtol=1e-4)
+    assert torch.equal(seen[0]["audio"], torch.cat([held["audio"]] * 3))
+
+
+def test_with_a_start(run, monkeypatch):
+    choose(monkeypatch, 0, 0)
+    start = {name: torch.full(shape, 0.5) for name, shape in SHAPES.items()}
+    one, best = (run(n, start=start, fidelity=0.5)["image"] for n in (1, 3))
+    torch.testing.assert_close(best, one, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"streams": ["image"]}, "generate or hold two streams or more"),
+        ({"alignment": "none"}, 'which hear each other .alignment "paper"'),
+        ({"alignment": "released"}, "or choose 1 candidate"),
+    ],
+)
+def test_they_need_company(run, changes, message):
+    with pytest.raises(ValueError, match=message):
+        run(2, **changes)
+
+
+@pytest.mark.parametrize("number", [-1, 0, 17])
+def test_how_many(codi, number):
+    with pytest.raises(ValueError, match=f"{number} candidates are not possible: choose 1 to 16"):
+        codi.generate(codi.prompt("text", "stars"), ["image", "audio"], candidates=number)
+
+
+def test_command(tmp_path, checkpoint, monkeypatch):
+    choose(monkeypatch, 4)
+    arguments = ["generate", "--model", str(checkpoint), "--steps", "3", "--outputs", "image", "audio", "--out"]
+    for number in (1, 5):
+        assert main([*arguments, str(tmp_path / f"{number}"), "--candidates", f"{number}"]) == 0
+    results = [json.loads((tmp_path / f"{n}/result.json").read_text()) for n in (1, 5)]
+    assert [result["candidates"] for result in results] == [1, 5]
+    pictures = [(tmp_path / f"{n}/image.png").read_bytes() for n in (1, 5)]
+    assert pictures[0] != pictures[1]
