@@ -21,8 +21,8 @@ class CoDiPickBest(io.ComfyNode):
             node_id="CoDiPickBest",
             display_name="CoDi Pick Best",
             category=f"{CATEGORY}/latent",
-            description="Picks of a batch of joint results the one whose streams agree best, as the model's environment "
-            "encoders hear it. Generate several results of one prompt at once, and decode the best.",
+            description="Picks of a batch of joint results the one whose streams agree best, as the model's "
+            "environment encoders hear it. Generate several results of one prompt at once, and decode the best.",
             search_aliases=["best of n", "rerank", "candidates", "select from batch", "agreement", "codi"],
             inputs=[
                 io.Model.Input("model", tooltip="The CoDi model that made the results."),
