@@ -338,8 +338,8 @@ class CoDi(nn.Module):
         fidelity : float
             How much of the start stays, see `sample`; 1 returns it as it is.
         candidates : int
-            Of how many candidates each result is the one whose streams agree best, see `sample`. With 4 it takes about
-            three times as long. A result is the same however many results are asked for.
+            Of how many candidates each result is the one whose streams agree best, see `sample`. 4 take two to three
+            times as long. A result is the same however many results are asked for.
 
         Returns
         -------
