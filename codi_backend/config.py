@@ -8,6 +8,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from .modality import modality
+
 
 @dataclass(frozen=True)
 class UNetConfig:
@@ -96,6 +98,10 @@ class DiffuserConfig:
         kept = {name: network for name, network in self.networks.items() if name in networks}
         kinds = tuple(kind for kind in self.contexts if contexts is None or kind in contexts)
         return dataclasses.replace(self, networks=kept, contexts=kinds)
+
+    def deaf(self, streams: Collection[str]) -> list[str]:
+        """Those of some streams, named by modality, that have no part in latent alignment."""
+        return [name for name in streams if not self.networks[modality(name).network].aligned]
 
 
 @dataclass(frozen=True)

@@ -22,9 +22,8 @@ from .diffusion import (
     mean_latent,
     step_generators,
 )
-from .modality import modality
 from .released import ReleasedDDIM
-from .selection import best_candidates
+from .selection import best_candidates, check_company
 
 SAMPLERS = ("dpmpp_2m", "dpmpp_2m_sde", "ddim", "euler", "ddim_released")
 
@@ -139,7 +138,7 @@ def sample(
     conditions = [conditions[i] for i in kept]
     like = conditions[0] if torch.is_tensor(conditions[0]) else prompt.tokens
     if candidates > 1:
-        _check_company([*schedulers, *held], alignment, diffuser)
+        check_company(diffuser.config, [*schedulers, *held], alignment)
         conditions = [torch.cat([c] * candidates) for c in conditions]
         held, start = ({n: torch.cat([z] * candidates) for n, z in (given or {}).items()} for given in (held, start))
     draw = _drawing(prompt, diffuser, seed)
@@ -194,16 +193,6 @@ def sample(
         if progress is not None:
             progress(done, len(timesteps))
     return x
-
-
-def _check_company(streams: Sequence[str], alignment: str, diffuser: Diffuser) -> None:
-    """`ValueError` where candidates cannot be compared."""
-    deaf = [name for name in streams if not diffuser.networks[modality(name).network].config.aligned]
-    if alignment != "paper" or len(streams) < 2 or deaf:
-        raise ValueError(
-            "Candidates are compared by how well their streams agree: generate or hold two streams or more, which hear "
-            'each other (alignment "paper", and a model with latent alignment), or choose 1 candidate.'
-        )
 
 
 def _keep(scheduler: Any, rows: Tensor) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .config import DiffuserConfig
 from .diffuser import Diffuser
 from .diffuser.environment import moments, pooled, resampled
 from .diffusion import MAX_CANDIDATES
@@ -21,6 +22,15 @@ def check_candidates(candidates: int) -> None:
     """`ValueError` for a number of candidates that is not possible."""
     if not 1 <= candidates <= MAX_CANDIDATES:
         raise ValueError(f"{candidates} candidates are not possible: choose 1 to {MAX_CANDIDATES}.")
+
+
+def check_company(config: DiffuserConfig, streams: Collection[str], alignment: str) -> None:
+    """`ValueError` where candidates cannot be compared."""
+    if alignment != "paper" or len(streams) < 2 or config.deaf(streams):
+        raise ValueError(
+            "Candidates are compared by how well their streams agree: generate or hold two streams or more, which hear "
+            'each other (alignment "paper", and a model with latent alignment), or choose 1 candidate.'
+        )
 
 
 def best_candidates(diffuser: Diffuser, latents: Mapping[str, Tensor], candidates: int) -> Tensor:

@@ -6,11 +6,10 @@ import comfy.model_management
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..codi_backend.modality import modality
 from ..codi_backend.selection import best_candidates
 from .latents import codi_config
 from .model import Model
-from .streams import join, names_of, require_content, require_finite, split, split_masks, to_backend, with_masks
+from .streams import names_of, require_content, require_finite, split, split_masks, to_backend, with_masks
 from .types import CATEGORY
 
 
@@ -40,7 +39,7 @@ class CoDiPickBest(io.ComfyNode):
                 "samples: results are compared by how well their streams agree, and there is only one stream; switch "
                 "another on in CoDi Empty Latent."
             )
-        if deaf := [name for name in names if not config.diffuser.networks[modality(name).network].aligned]:
+        if deaf := config.diffuser.deaf(names):
             raise ValueError(
                 f"model: {config.name!r} has no latent alignment for {', '.join(deaf)}, by which results are compared; "
                 "load a later edition."
@@ -64,11 +63,10 @@ class CoDiPickBest(io.ComfyNode):
 def _best(model, samples, names: list[str]) -> int:
     """The place in the batch of the result whose streams agree best."""
     network: Model = model.model
-    streams = split(samples)
-    memory = max(network.memory_required(list(stream.shape)) for stream in streams)
+    memory = max(network.memory_required(list(stream.shape)) for stream in split(samples))
     comfy.model_management.load_models_gpu([model], memory)
-    scaled = split(network.process_latent_in(join(streams)))
+    scaled = split(network.process_latent_in(samples))
     latents = {
         name: to_backend(z.to(model.load_device, network.get_dtype_inference()), name) for name, z in zip(names, scaled)
     }
-    return int(best_candidates(network.diffusion_model.diffuser, latents, len(streams[0])))
+    return int(best_candidates(network.diffusion_model.diffuser, latents, len(scaled[0])))

@@ -174,7 +174,7 @@ class Diffuser(nn.Module):
         T is 1, or the number of time steps where a network's configuration keeps time.
         """
         self._check(latents, timesteps)
-        if deaf := [name for name in latents if not self._network(name).config.aligned]:
+        if deaf := self.config.deaf(latents):
             raise ValueError(f"This model has no environment encoder for {', '.join(deaf)}: load a later edition.")
         emb = self._embed_time(latents, timesteps)
         return {name: self._network(name).environment(x, emb[modality(name).network]) for name, x in latents.items()}
@@ -184,7 +184,8 @@ class Diffuser(nn.Module):
 
         Streams whose network has no environment encoder are left out: in their company nobody hears anyone.
         """
-        aligned = {name: z for name, z in latents.items() if self._network(name).config.aligned}
+        deaf = self.config.deaf(latents)
+        aligned = {name: z for name, z in latents.items() if name not in deaf}
         if not aligned:
             return {}
         like = next(iter(aligned.values()))
@@ -219,7 +220,7 @@ class Diffuser(nn.Module):
             raise ValueError(f"strength names {', '.join(strange)}; its keys are pairs of {', '.join(MODALITIES)}.")
         if not all(w >= 0 for w in (default, *given.values())):
             raise ValueError("strength must be 0 or more; 0 switches the connection off.")
-        if len(streams) < 2 or not all(self._network(name).config.aligned for name in streams):
+        if len(streams) < 2 or self.config.deaf(streams):
             alignment = "none"
         return {
             listener: {
