@@ -80,8 +80,8 @@ def _add_generate(commands: argparse._SubParsersAction) -> None:
     p.add_argument("--strength", type=float, default=1.0, help="how much the streams hear each other (default: 1)")
     p.add_argument("--alignment-scale", type=float, help="how far what they hear leads them, as a multiple of the "
                    "guidance (default: the model's own)")  # fmt: skip
-    p.add_argument("--candidates", type=int, default=1, help="of how many candidates each result is the one whose "
-                   "streams agree best (default: 1)")  # fmt: skip
+    p.add_argument("--candidates", type=int, help="of how many candidates each result is the one whose streams agree "
+                   "best (default: the model's own, or 1 for a single output)")  # fmt: skip
     p.add_argument("--model", nargs="+", default=["mini"], help="mini (default), vd-mini or checkpoint files")
     p.add_argument("--vocabulary", type=Path, metavar="FOLDER", help="vocab.txt and vocab.json, for published texts")
     p.add_argument("--device", default="cpu", help="cpu (default), cuda, mps ...")
@@ -245,8 +245,8 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--steps", type=int, help="sampling steps (default: the model's own)")
     p.add_argument("--guidance", type=float, help="guidance scale (default: the model's own)")
-    p.add_argument("--candidates", type=int, default=1, help="of how many candidates each result is the one whose "
-                   "streams agree best, where they hear each other (default: 1)")  # fmt: skip
+    p.add_argument("--candidates", type=int, help="of how many candidates each result is the one whose streams agree "
+                   "best, where they hear each other (default: the model's own)")  # fmt: skip
     p.add_argument("--runs", nargs="+", metavar="RUN", help="do these runs only; another process may do the others")
     p.add_argument("--device", default="cpu", help="cpu (default), cuda, mps ...")
     p.add_argument("--threads", type=int, help="CPU threads; one each lets two processes share the runs")

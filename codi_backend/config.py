@@ -325,6 +325,8 @@ class CoDiConfig:
         Default classifier-free guidance scale.
     alignment_scale : float
         Default of how far what a stream hears leads it, see `codi_backend.sampling.sample`.
+    candidates : int
+        Default number of candidates for a result of streams that hear each other, see `codi_backend.sampling.sample`.
     sampler : str
         Default sampler, see `codi_backend.sampling.SAMPLERS`.
     steps : int
@@ -341,6 +343,7 @@ class CoDiConfig:
     audio_autoencoder: AudioAutoencoderConfig | None = None
     guidance: float = 7.5
     alignment_scale: float = 1.0
+    candidates: int = 1
     sampler: str = "dpmpp_2m"
     steps: int = 20
 

@@ -25,6 +25,7 @@ from .modality import modality
 from .model import CoDi
 from .page import render_page, thumbnail
 from .parts import TIME
+from .selection import usual_candidates
 
 _BAR_DELAY = 0.2  # seconds, so that a refused request shows no bar
 
@@ -106,7 +107,7 @@ def generate_to_folder(options: argparse.Namespace) -> None:
         "alignment": options.alignment,
         "strength": options.strength,
         "alignment_scale": scale,
-        "candidates": options.candidates,
+        "candidates": options.candidates or usual_candidates(codi.config, {*outputs, *held}, options.alignment),
         "focus": options.focus,
         "fidelity": options.fidelity,
         "seconds": seconds,

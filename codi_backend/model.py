@@ -22,7 +22,7 @@ from .modality import MODALITIES, modality
 from .parts import FIELDS, build, diffuser_parts
 from .prompts.preprocess import clip_input, clip_nothing
 from .sampling import sample
-from .selection import check_candidates
+from .selection import check_candidates, usual_candidates
 from .systems import system_by_config, system_by_edition, system_of
 from .tensor_files import convert
 
@@ -306,7 +306,7 @@ class CoDi(nn.Module):
         held: Mapping[str, Tensor] | None = None,
         start: Tensor | Mapping[str, Tensor] | None = None,
         fidelity: float = 0.0,
-        candidates: int = 1,
+        candidates: int | None = None,
     ) -> dict[str, Any]:
         """Generate a set of outputs together from a batch of prompts.
 
@@ -337,9 +337,10 @@ class CoDi(nn.Module):
             or latents in VAE units of all outputs by modality, as for `held`.
         fidelity : float
             How much of the start stays, see `sample`; 1 returns it as it is.
-        candidates : int
-            Of how many candidates each result is the one whose streams agree best, see `sample`. 4 take two to three
-            times as long. A result is the same however many results are asked for.
+        candidates : int, optional
+            Of how many candidates each result is the one whose streams agree best, see `sample`; the model's own number
+            by default, and 1 where they could not be compared. 4 take two to three times as long as 1. A result is the
+            same however many results are asked for.
 
         Returns
         -------
@@ -403,7 +404,7 @@ class CoDi(nn.Module):
         held: Mapping[str, Tensor] | None = None,
         start: Mapping[str, Tensor] | None = None,
         fidelity: float = 0.0,
-        candidates: int = 1,
+        candidates: int | None = None,
     ) -> dict[str, Tensor]:
         """Like `generate`, without the decoding: latents in VAE units by modality."""
         if not outputs:
@@ -418,6 +419,8 @@ class CoDi(nn.Module):
         for name in (*outputs, *held):
             if lacking := self._lacking(name):
                 raise ValueError(f"This model cannot generate {name}: {self._advice(lacking[0])}.")
+        if candidates is None:
+            candidates = usual_candidates(self.config, {*outputs, *held}, alignment)
         check_candidates(candidates)
         if not 0 <= seed < 2**32:
             raise ValueError(f"The seed {seed} is out of range: choose 0 to {2**32 - 1}.")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .config import DiffuserConfig
+from .config import CoDiConfig, DiffuserConfig
 from .diffuser import Diffuser
 from .diffuser.environment import moments, pooled, resampled
 from .diffusion import MAX_CANDIDATES
@@ -26,11 +26,20 @@ def check_candidates(candidates: int) -> None:
 
 def check_company(config: DiffuserConfig, streams: Collection[str], alignment: str) -> None:
     """`ValueError` where candidates cannot be compared."""
-    if alignment != "paper" or len(streams) < 2 or config.deaf(streams):
+    if not _comparable(config, streams, alignment):
         raise ValueError(
             "Candidates are compared by how well their streams agree: generate or hold two streams or more, which hear "
             'each other (alignment "paper", and a model with latent alignment), or choose 1 candidate.'
         )
+
+
+def usual_candidates(config: CoDiConfig, streams: Collection[str], alignment: str) -> int:
+    """How many candidates a result of these streams, made or held, has by default: 1 where they cannot be compared."""
+    return config.candidates if _comparable(config.diffuser, streams, alignment) else 1
+
+
+def _comparable(config: DiffuserConfig, streams: Collection[str], alignment: str) -> bool:
+    return alignment == "paper" and len(streams) > 1 and not config.deaf(streams)
 
 
 def best_candidates(diffuser: Diffuser, latents: Mapping[str, Tensor], candidates: int) -> Tensor:

@@ -1,16 +1,20 @@
 """Best of several candidates."""
 
+import dataclasses
 import json
 
 import pytest
 import torch
+from tiny import save
 from torch.nn import functional as F
 
 from codi_backend import sampling
 from codi_backend.cli import main
 from codi_backend.diffusion import stream_noise
+from codi_backend.evaluation.similarity import compare_alignments
 from codi_backend.sampling import SAMPLERS, sample
-from codi_backend.selection import best_candidates
+from codi_backend.selection import best_candidates, usual_candidates
+from codi_backend.training.samples import write_samples
 
 SHAPES = {"image": (2, 4, 8, 8), "audio": (2, 8, 8, 8)}
 RED, BLUE, GREEN = F.normalize(torch.randn(3, 8, generator=torch.Generator().manual_seed(0)), dim=-1)
@@ -147,6 +151,47 @@ def test_how_many(codi, number):
         codi.generate(codi.prompt("text", "stars"), ["image", "audio"], candidates=number)
 
 
+@pytest.fixture
+def asked(codi, monkeypatch):
+    """With how many candidates a model samples whose own number is 3; the latents it gives are its noise."""
+    numbers = []
+
+    def sampled(diffuser, noise, *prompt, candidates, held, **options):
+        numbers.append(candidates)
+        return {name: z[: len(z) // candidates] for name, z in noise.items() if name not in held}
+
+    monkeypatch.setattr("codi_backend.model.sample", sampled)
+    monkeypatch.setattr(codi, "config", dataclasses.replace(codi.config, candidates=3))
+    return numbers
+
+
+def test_a_model_has_its_own_number(codi, asked):
+    """For streams that can be compared, be they made or held, and unless another number is given."""
+    prompt, both = codi.prompt("text", "stars"), ["image", "audio"]
+    held = {"audio": torch.zeros(1, *codi.latent_shape("audio"))}
+    for outputs, options in [
+        (both, {}),
+        (["image"], {"held": held}),
+        (both, {"candidates": 2}),
+        (["image"], {}),
+        (both, {"alignment": "none"}),
+        (both, {"alignment": "released"}),
+    ]:
+        codi.generate_latents(prompt, outputs, **options)
+    assert asked == [3, 3, 2, 1, 1, 1]
+    no_connectors = dataclasses.replace(codi.config.diffuser.networks["audio"], connector=(False,) * 4)
+    networks = {**codi.config.diffuser.networks, "audio": no_connectors}
+    deaf = dataclasses.replace(codi.config, diffuser=dataclasses.replace(codi.config.diffuser, networks=networks))
+    assert usual_candidates(codi.config, both, "paper") == 3
+    assert usual_candidates(deaf, both, "paper") == 1
+
+
+def test_comparisons_and_glimpses_of_training_are_the_first_candidate(codi, asked, tmp_path):
+    compare_alignments(codi, [("text", ["stars"], 1.0)], ["image", "audio"])
+    write_samples(codi, ["image", "audio"], tmp_path, 1)
+    assert asked == [1, 1, 1]
+
+
 def test_command(tmp_path, checkpoint, monkeypatch):
     choose(monkeypatch, 4)
     arguments = ["generate", "--model", str(checkpoint), "--steps", "3", "--outputs", "image", "audio", "--out"]
@@ -156,3 +201,13 @@ def test_command(tmp_path, checkpoint, monkeypatch):
     assert [result["candidates"] for result in results] == [1, 5]
     pictures = [(tmp_path / f"{n}/image.png").read_bytes() for n in (1, 5)]
     assert pictures[0] != pictures[1]
+
+
+def test_command_uses_the_models_own_number(tmp_path, codi, monkeypatch):
+    monkeypatch.setattr(codi, "config", dataclasses.replace(codi.config, candidates=2))
+    file = save(tmp_path / "two.safetensors", codi)
+    command, found = ["generate", "--model", str(file), "--steps", "1", "--out", str(tmp_path), "--outputs"], []
+    for outputs in (["image", "audio"], ["image"]):
+        assert main([*command, *outputs]) == 0
+        found.append(json.loads((tmp_path / "result.json").read_text())["candidates"])
+    assert found == [2, 1]

@@ -22,7 +22,7 @@ def evaluate(
     seed: int = 0,
     steps: int | None = None,
     guidance: float | None = None,
-    candidates: int = 1,
+    candidates: int | None = None,
     runs: Iterable[str] | None = None,
     say: Callable[[str], None] = print,
 ) -> str:
@@ -44,8 +44,8 @@ def evaluate(
     clips : int, optional
         The same where it takes videos, which cost 20 times as much as pictures: as many as `samples` by default.
     steps : int, optional
-        The model's own by default, as `guidance`; the sampler is the model's.
-    candidates : int
+        The model's own by default, as `guidance` and `candidates`; the sampler is the model's.
+    candidates : int, optional
         See `Settings`.
     runs : iterable of str, optional
         Names of the runs to do, from `RUNS` of `runs` or `versatile_runs`; all by default. The tables are made from all
@@ -63,6 +63,7 @@ def evaluate(
     ValueError
         For fewer than one sample, an unknown run, or a model that can do none of the runs.
     """
+    candidates = codi.config.candidates if candidates is None else candidates
     check_candidates(candidates)
     if (fewest := min(samples, samples if clips is None else clips)) < 1:
         raise ValueError(f"An evaluation of {fewest} samples measures nothing: choose 1 or more.")

@@ -138,6 +138,7 @@ def lacking(codi: CoDi, run: Run) -> str | None:
 def fingerprint(codi: CoDi, alignment: str) -> str:
     """Twelve hexadecimal digits that follow from the configuration and all weights that have a part in such runs."""
     config = json.loads(codi.config.to_json())
+    del config["candidates"]  # a default only, which the heading names
     if alignment == "none":
         del config["alignment_scale"]
     digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())

@@ -102,7 +102,7 @@ def compare_alignments(
     known = prompt_modalities(codi)
     matrices = {}
     for label, alignment in (("joint", "paper"), ("independent", "none")):
-        made = codi.generate(mixed, outputs, alignment=alignment, **settings)
+        made = codi.generate(mixed, outputs, alignment=alignment, candidates=1, **settings)
         matrices[label] = similarity(codi, given | {name: (name, made[name]) for name in made if name in known})
     return matrices
 

@@ -9,7 +9,7 @@ from ..media import write_result
 from ..model import CoDi
 
 PROMPTS = ("three red stars, slowly", "one blue circle", "four green hearts, quickly", "shapes")
-_SAMPLING = {"steps": 10, "sampler": "dpmpp_2m"}  # quick
+_SAMPLING = {"steps": 10, "sampler": "dpmpp_2m", "candidates": 1}  # quick
 
 
 def write_samples(codi: CoDi, streams: Sequence[str], folder: Path, step: int) -> None:

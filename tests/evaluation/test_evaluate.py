@@ -251,3 +251,14 @@ def test_candidates_are_for_streams_that_hear_each_other(tmp_path, unreported):
     assert model.asked == [("none", 1), ("paper", 1), ("paper", 3)]
     with pytest.raises(ValueError, match="0 candidates are not possible"):
         evaluate(model, tmp_path, 1, candidates=0, **options)
+
+
+def test_a_models_own_candidates(tmp_path, unreported, monkeypatch):
+    """As if asked for, so that what was made with as many is used again."""
+    model, options = oracle.Oracle(), {"runs": ["coupling_text_audio"], "say": lambda line: None}
+    evaluate(model, tmp_path, 1, candidates=3, **options)
+    monkeypatch.setattr(oracle.Oracle, "config", dataclasses.replace(oracle.Oracle.config, candidates=3))
+    evaluate(model, tmp_path, 1, **options)
+    assert model.asked == [("paper", 3)]
+    evaluate(model, tmp_path, 1, candidates=1, **options)
+    assert model.asked == [("paper", 3), ("paper", 1)]
