@@ -325,6 +325,9 @@ class CoDiConfig:
         Default classifier-free guidance scale.
     alignment_scale : float
         Default of how far what a stream hears leads it, see `codi_backend.sampling.sample`.
+    companions : dict of str to tuple of str
+        By modality, in the company of which streams an output is made, whether they were asked for or not, see
+        `codi_backend.CoDi.companions`.
     candidates : int
         Default number of candidates for a result of streams that hear each other, see `codi_backend.sampling.sample`.
     sampler : str
@@ -343,6 +346,7 @@ class CoDiConfig:
     audio_autoencoder: AudioAutoencoderConfig | None = None
     guidance: float = 7.5
     alignment_scale: float = 1.0
+    companions: dict[str, tuple[str, ...]] = field(default_factory=dict)
     candidates: int = 1
     sampler: str = "dpmpp_2m"
     steps: int = 20
@@ -353,6 +357,10 @@ class CoDiConfig:
         """How to sample, by name: as given, and this model's own way where nothing is."""
         given = {"steps": steps, "sampler": sampler, "guidance": guidance}
         return {name: getattr(self, name) if value is None else value for name, value in given.items()}
+
+    def company(self, streams: Collection[str]) -> set[str]:
+        """In whose company these streams are made, beside each other's."""
+        return {along for name in streams for along in self.companions.get(name, ())} - set(streams)
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), sort_keys=True)
@@ -405,8 +413,8 @@ def _build(cls: type, values: Any) -> Any:
     for name, value in values.items():
         if name == "networks":
             value = {network: _build(UNetConfig, v) for network, v in value.items()}
-        elif name == "latent_means":
-            value = {modality: tuple(means) for modality, means in value.items()}
+        elif name in ("latent_means", "companions"):
+            value = {modality: tuple(row) for modality, row in value.items()}
         elif name in _NESTED and value is not None:
             value = _build(_NESTED[name], value)
         elif isinstance(value, list):

@@ -28,6 +28,7 @@ CONFIG = CoDiConfig(
     name="mini",
     guidance=2.5,
     alignment_scale=1.8,
+    companions={"video": ("audio",)},
     candidates=4,
     sampler="dpmpp_2m_sde",
     steps=30,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -288,6 +288,17 @@ class CoDi(nn.Module):
             return config.latent_channels, side, side
         return config.latent_channels, config.frames if frames is None else frames, side, side
 
+    def companions(self, streams: Collection[str], alignment: str = "paper", fidelity: float = 0.0) -> list[str]:
+        """Further streams that are made along with these, made or held, and are dropped when all is done.
+
+        Some outputs come out better in company: a small model's sound can keep time, which its video then hears. None
+        where streams do not hear each other, or where a run begins with given latents.
+        """
+        if alignment != "paper" or fidelity > 0:
+            return []
+        wanted = self.config.company(streams)
+        return [name for name in self.outputs if name in wanted]
+
     def generate(
         self,
         prompts: Prompt | Context | MixedContext,
@@ -316,7 +327,7 @@ class CoDi(nn.Module):
             From `prompt` or `interpolate`; for models with layers per kind of context from `context`, `concatenate` or
             `mix`. Its batch size B is the number of results.
         outputs : sequence of str
-            Modalities to generate; their order does not matter.
+            Modalities to generate; their order does not matter. Some may be made in company, see `companions`.
         steps, sampler, guidance : optional
             How to sample, the model's own way by default: with how many steps; "dpmpp_2m", "dpmpp_2m_sde" (which adds
             noise in every step), "ddim", "euler" or "ddim_released"; and by which classifier-free guidance scale, or
@@ -419,6 +430,9 @@ class CoDi(nn.Module):
         for name in (*outputs, *held):
             if lacking := self._lacking(name):
                 raise ValueError(f"This model cannot generate {name}: {self._advice(lacking[0])}.")
+        along = self.companions([*outputs, *held], alignment, fidelity)
+        if frames is not None and "audio" in along:
+            seconds = frames / self.config.image_autoencoder.frame_rate  # as long as the video
         if candidates is None:
             candidates = usual_candidates(self.config, {*outputs, *held}, alignment)
         check_candidates(candidates)
@@ -428,7 +442,7 @@ class CoDi(nn.Module):
         if of_prompt == of_context:
             raise ValueError(f"This model is guided by what `{'context' if of_context else 'prompt'}` gives: use that.")
         like = prompts.embedding if of_prompt else prompts.tokens
-        streams = [name for name in MODALITIES if name in outputs or name in held]
+        streams = [name for name in MODALITIES if name in {*outputs, *along, *held}]
         shapes = {name: (len(like), *self.latent_shape(name, image_size, frames, seconds)) for name in streams}
         held = {name: _fitting(f"held {name}", z, shapes[name]).to(like) for name, z in held.items()}
         start = {name: _fitting(f"start of {name}", z, shapes[name]).to(like) for name, z in start.items()}

@@ -7,6 +7,7 @@ from comfy_api.latest import io
 
 import nodes as stock
 
+from ..codi_backend.config import CoDiConfig
 from .alignment import mode_input, strength_input
 from .guider import cfg_input
 from .latents import (
@@ -21,9 +22,9 @@ from .latents import (
     text_shape,
     video_shape,
 )
-from .listening import with_settings
+from .listening import KEY, with_settings
 from .sampling_run import check_latent
-from .streams import split
+from .streams import STREAMS, split
 from .types import CATEGORY
 
 # What `codi generate` does outside ComfyUI with the built-in model.
@@ -120,6 +121,27 @@ def _schema(name: str, what: str, sizes: list[io.Input]) -> io.Schema:
     )
 
 
+def _shape(config: CoDiConfig, name: str, width=0, height=0, frames=0, seconds=0.0) -> tuple[int, ...]:
+    if name == "image":
+        return image_shape(config, width, height)
+    if name == "video":
+        return video_shape(config, width, height, frames)
+    return audio_shape(config, seconds) if name == "audio" else text_shape(config)
+
+
+def _sample_one(model, name: str, batch_size: int, settings: dict, **size) -> io.NodeOutput:
+    """One stream, made in the same company as by `codi generate`, see `CoDi.companions`."""
+    config = codi_config(model)
+    shapes = [_shape(config, name, **size)]
+    if model.model_options["transformer_options"].get(KEY, {}).get("alignment", "paper") == "paper":
+        if frames := size.get("frames"):
+            size = {"seconds": frames / config.image_autoencoder.frame_rate}
+        company = config.company([name]) & config.diffuser.networks.keys()
+        shapes += [_shape(config, other, **size) for other in STREAMS if other in company]
+    latent = sample(model, latent=empty_latent(config, shapes, batch_size), **settings)
+    return io.NodeOutput(latent | {"samples": split(latent["samples"])[0]})
+
+
 class CoDiSampleImage(io.ComfyNode):
     @classmethod
     def define_schema(cls):
@@ -127,9 +149,7 @@ class CoDiSampleImage(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, width, height, batch_size, **settings) -> io.NodeOutput:
-        config = codi_config(model)
-        latent = empty_latent(config, [image_shape(config, width, height)], batch_size)
-        return io.NodeOutput(sample(model, latent=latent, **settings))
+        return _sample_one(model, "image", batch_size, settings, width=width, height=height)
 
 
 class CoDiSampleVideo(io.ComfyNode):
@@ -139,9 +159,7 @@ class CoDiSampleVideo(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, width, height, frames, batch_size, **settings) -> io.NodeOutput:
-        config = codi_config(model)
-        latent = empty_latent(config, [video_shape(config, width, height, frames)], batch_size)
-        return io.NodeOutput(sample(model, latent=latent, **settings))
+        return _sample_one(model, "video", batch_size, settings, width=width, height=height, frames=frames)
 
 
 class CoDiSampleAudio(io.ComfyNode):
@@ -151,9 +169,7 @@ class CoDiSampleAudio(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, seconds, batch_size, **settings) -> io.NodeOutput:
-        config = codi_config(model)
-        latent = empty_latent(config, [audio_shape(config, seconds)], batch_size)
-        return io.NodeOutput(sample(model, latent=latent, **settings))
+        return _sample_one(model, "audio", batch_size, settings, seconds=seconds)
 
 
 class CoDiSampleText(io.ComfyNode):
@@ -163,6 +179,4 @@ class CoDiSampleText(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, batch_size, **settings) -> io.NodeOutput:
-        config = codi_config(model)
-        latent = empty_latent(config, [text_shape(config)], batch_size)
-        return io.NodeOutput(sample(model, latent=latent, **settings))
+        return _sample_one(model, "text", batch_size, settings)

@@ -2,7 +2,7 @@
 
 Runs are few because each serves several tables. With alignment "none" the streams do not hear each other, so that one
 run makes what single-output runs would make, bit for bit; and a run whose prompts leave out half of the attributes
-measures all of them.
+measures all of them. Videos by themselves have runs of their own: they may be made in company, see `CoDi.companions`.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from .overlap import overlap
 from .prompts import Guide, Mixed, Nothing, Partial, Whole, prompt_modalities, render
 
 ALL = ("text", "image", "video", "audio")
+_QUICK = ("text", "image", "audio")
 
 _SCENE_SEED = 1000  # scenes that training never drew
 _BATCH = 20
@@ -59,6 +60,11 @@ class Run:
     held: str | None = None
     fidelity: float | None = None
 
+    @property
+    def streams(self) -> tuple[str, ...]:
+        """What is generated or held."""
+        return (*self.outputs, *([self.held] if self.held else []))
+
     def prompts(self, samples: int, clips: int | None) -> int:
         """How many prompts serve tables of `samples` results, `clips` where videos are among them."""
         # Streams that do not hear each other are made for as many prompts as each needs.
@@ -66,6 +72,7 @@ class Run:
         return self.rounds * (min(samples, clips) if short else samples)
 
 
+_PROMPTS = (("text", "", "train"), ("text", "_held_out", "held_out"), *((name, "", "train") for name in ALL[1:]))
 INTERPOLATIONS = {
     "interpolation_text_image": Mixed("text", "image"),
     "interpolation_text_grey_image": Mixed("text", "image", grey=True),
@@ -84,11 +91,13 @@ COUPLINGS = {
 RUNS = {
     run.name: run
     for run in (
-        Run("fidelity_text", Whole("text")),
-        Run("fidelity_text_held_out", Whole("text"), split="held_out"),
-        *(Run(f"fidelity_{name}", Whole(name)) for name in ("image", "video", "audio")),
+        *(
+            Run(f"{kind}_{name}{suffix}", Whole(name), outputs, alignment, split)
+            for kind, outputs, alignment in (("fidelity", _QUICK, "none"), ("video_from", ("video",), "paper"))
+            for name, suffix, split in _PROMPTS
+        ),
         # Clips cost most, and what they would add is in the tables already: their pictures share the network.
-        *(Run(name, prompt, ("text", "image", "audio")) for name, prompt in INTERPOLATIONS.items()),
+        *(Run(name, prompt, _QUICK) for name, prompt in INTERPOLATIONS.items()),
         *(Run(name, Partial(), outputs, "paper", rounds=2) for name, outputs in COUPLINGS.items()),
         Run("coupling_none", Partial(), rounds=2),
         Run("held_video", Nothing(), ("audio",), "paper", held="video"),
@@ -128,9 +137,8 @@ def lacking(codi: CoDi, run: Run) -> str | None:
     """Why this model cannot do a run, or None if it can."""
     if missing := run.prompt.modalities - prompt_modalities(codi):
         return f"the model has no prompt encoder for {', '.join(sorted(missing))}"
-    streams = [*run.outputs, *([run.held] if run.held else [])]
-    missing = [name for name in streams if name not in codi.outputs]
-    if missing and (run.alignment != "none" or len(missing) == len(streams)):
+    missing = [name for name in run.streams if name not in codi.outputs]
+    if missing and (run.alignment != "none" or len(missing) == len(run.streams)):
         return f"the model cannot generate {', '.join(missing)}"
     return None
 
@@ -138,7 +146,7 @@ def lacking(codi: CoDi, run: Run) -> str | None:
 def fingerprint(codi: CoDi, alignment: str) -> str:
     """Twelve hexadecimal digits that follow from the configuration and all weights that have a part in such runs."""
     config = json.loads(codi.config.to_json())
-    del config["candidates"]  # a default only, which the heading names
+    del config["candidates"], config["companions"]  # defaults only, which the heading names
     if alignment == "none":
         del config["alignment_scale"]
     digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
@@ -152,6 +160,7 @@ def fingerprint(codi: CoDi, alignment: str) -> str:
 
 def heading(codi: CoDi, weights: str, run: Run, settings: Settings) -> dict[str, Any]:
     """What a run's results depend on."""
+    company = codi.config.company(run.streams) if run.alignment == "paper" else ()
     return {
         "run": run.name,
         "model": codi.config.name,
@@ -159,7 +168,8 @@ def heading(codi: CoDi, weights: str, run: Run, settings: Settings) -> dict[str,
         "outputs": [name for name in run.outputs if name in codi.outputs],
         "alignment": run.alignment,
         **dataclasses.asdict(settings),
-        "candidates": settings.candidates if run.alignment == "paper" else 1,
+        "candidates": settings.candidates if run.alignment == "paper" and len(run.streams) > 1 else 1,
+        **({"companions": [name for name in codi.outputs if name in company]} if company else {}),
     }
 
 

@@ -16,7 +16,8 @@ def write_samples(codi: CoDi, streams: Sequence[str], folder: Path, step: int) -
     """Generate the streams jointly from fixed prompts and write ``<step>/<modality>_<number>.*`` into `folder`."""
     out = folder / f"{step:06d}"
     out.mkdir(parents=True, exist_ok=True)
-    latents = codi.generate_latents(codi.prompt("text", PROMPTS), streams, **_SAMPLING)
+    alignment = "paper" if len(streams) > 1 else "none"  # without companions
+    latents = codi.generate_latents(codi.prompt("text", PROMPTS), streams, alignment=alignment, **_SAMPLING)
     decoded = {name: codi.decode(name, z) for name, z in latents.items()}
     for i in range(len(PROMPTS)):
         write_result(out, codi.config, decoded, i, len(PROMPTS))

@@ -1,5 +1,7 @@
 """The stock KSampler on CoDi's MODEL."""
 
+import dataclasses
+
 import pytest
 import torch
 from host.tiny_checkpoint import tiny_config, tiny_parts
@@ -245,6 +247,24 @@ def test_samplers_of_one_modality(run_node, sample, empty, tiny, prompts, node, 
     start = empty(**{name: name == stream for name in ALL}, batch_size=2, **size)
     (same,) = sample(start, seed=3, steps=2, cfg=2.5, sampler="dpmpp_2m", scheduler="sgm_uniform")
     assert latent["samples"].shape == start["samples"].shape and torch.equal(latent["samples"], same)
+
+
+@pytest.mark.parametrize(("mode", "sound"), [("paper", True), ("none", False)])
+def test_samplers_of_one_modality_keep_the_models_company(
+    run_node, sample, empty, tiny, prompts, monkeypatch, mode, sound
+):
+    """As `codi generate` does: a sound as long as the video, which is dropped."""
+    config = tiny[0].model.codi_config
+    monkeypatch.setattr(tiny[0].model, "codi_config", dataclasses.replace(config, companions={"video": ("audio",)}))
+    (model,) = run_node("CoDiAlignment", model=tiny[0], mode=mode, strength=1.0)
+    size = {"width": 0, "height": 0, "frames": 12}
+    (latent,) = run_node("CoDiSampleVideo", model=model, batch_size=1, **size, **settings(prompts))
+    seconds = 12 / config.image_autoencoder.frame_rate
+    start = empty(image=False, video=True, audio=sound, seconds=seconds, **size)
+    same, *others = sample(start, model, seed=3, steps=2, cfg=2.5, sampler="dpmpp_2m", scheduler="sgm_uniform")
+    assert len(others) == sound and torch.equal(latent["samples"], same)
+    if sound:
+        assert others[0].shape != sample(empty())[1].shape
 
 
 def test_wrappers_around_the_network_are_called(sample, empty, tiny):
