@@ -9,8 +9,9 @@ from tiny import save
 
 from codi_backend import CoDi, CoDiConfig
 from codi_backend.cli import main
+from codi_backend.evaluation.fingerprints import fingerprint
 from codi_backend.evaluation.prompts import Whole
-from codi_backend.evaluation.runs import Run, Settings, fingerprint, heading
+from codi_backend.evaluation.runs import Run, Settings, heading
 from codi_backend.training.samples import write_samples
 
 ALONG = {"image": ("audio",)}
@@ -124,9 +125,16 @@ def test_evaluation_says_so(codi, monkeypatch):
     settings = Settings(seed=0, steps=1, sampler="ddim", guidance=2.0, clips=None, candidates=2)
     runs = [Run("a", Whole("text"), outputs, how) for outputs, how in ((("image",), "paper"), (("image",), "none"))]
     runs.append(Run("b", Whole("text"), ("image", "audio"), "paper"))
-    before = fingerprint(codi, "paper")
+    before = fingerprint(codi)
     monkeypatch.setattr(codi, "config", dataclasses.replace(codi.config, companions=ALONG, candidates=2))
     heads = [heading(codi, "", run, settings) for run in runs]
     assert [head.get("companions") for head in heads] == [["audio"], None, None]
     assert [head["candidates"] for head in heads] == [1, 1, 2]
-    assert fingerprint(codi, "paper") == before
+    assert fingerprint(codi) == before
+    sound = codi.diffuser.networks["audio"].input_blocks[0][0].bias.data
+    kept, before = sound.clone(), [fingerprint(codi, run) for run in runs[:2]]
+    sound += 1
+    try:
+        assert [fingerprint(codi, run) == b for run, b in zip(runs, before)] == [False, True]
+    finally:
+        sound.copy_(kept)

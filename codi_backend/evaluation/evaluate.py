@@ -10,8 +10,9 @@ from ..selection import check_candidates
 from . import runs as codi_runs
 from . import tables as codi_tables
 from . import versatile_runs, versatile_tables
+from .fingerprints import fingerprint
 from .report import write_report
-from .runs import Settings, choose, fingerprint, heading, lacking, perform, read_records
+from .runs import Settings, choose, heading, lacking, perform, read_records
 
 
 def evaluate(
@@ -77,21 +78,22 @@ def evaluate(
     todo = [run for run in chosen if run.name not in missing]
     if not todo:
         raise ValueError(f"This model cannot be evaluated so: {missing[chosen[0].name]} (run {chosen[0].name}).")
-    weights = {alignment: fingerprint(codi, alignment) for alignment in ("paper", "none")}
+    heads = {
+        name: heading(codi, fingerprint(codi, run), run, settings) for name, run in every.items() if name not in missing
+    }
     for run in todo:
-        head = heading(codi, weights[run.alignment], run, settings)
-        perform(codi, run, head, _file(out, run.name), run.prompts(samples, clips), say)
+        perform(codi, run, heads[run.name], _file(out, run.name), run.prompts(samples, clips), say)
 
     records = {}
     for run in every.values():
         if run.name not in missing:
-            done = read_records(_file(out, run.name), heading(codi, weights[run.alignment], run, settings))
+            done = read_records(_file(out, run.name), heads[run.name])
             wanted = run.prompts(samples, clips)
             if len(done) >= wanted:
                 records[run.name] = done[:wanted]
             else:
                 missing[run.name] = f"{len(done)} of {wanted} prompts done"
-    shared = {"model": codi.config.name, "weights": weights["paper"], "samples": samples, **vars(settings)}
+    shared = {"model": codi.config.name, "weights": fingerprint(codi), "samples": samples, **vars(settings)}
     if clips is None:
         del shared["clips"]
     return write_report(out, shared, make_tables(records), missing)

@@ -8,7 +8,6 @@ measures all of them. Videos by themselves have runs of their own: they may be m
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import os
 import time
@@ -17,8 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from ..config import CoDiConfig
 from ..data.world import SAMPLE_RATE, Scene, sample_scene
 from ..model import CoDi
 from .judges import judge_image, judge_sound, judge_text, judge_video
@@ -30,7 +28,6 @@ _QUICK = ("text", "image", "audio")
 
 _SCENE_SEED = 1000  # scenes that training never drew
 _BATCH = 20
-_LISTENING = frozenset({"environment_encoder", "temporal_connectors", "input_connectors", "output_connectors"})
 
 
 @dataclass(frozen=True)
@@ -64,6 +61,10 @@ class Run:
     def streams(self) -> tuple[str, ...]:
         """What is generated or held."""
         return (*self.outputs, *([self.held] if self.held else []))
+
+    def company(self, config: CoDiConfig) -> set[str]:
+        """In which company the streams are made beside, see `CoDi.companions`."""
+        return config.company(self.streams) if self.alignment == "paper" else set()
 
     def prompts(self, samples: int, clips: int | None) -> int:
         """How many prompts serve tables of `samples` results, `clips` where videos are among them."""
@@ -143,24 +144,9 @@ def lacking(codi: CoDi, run: Run) -> str | None:
     return None
 
 
-def fingerprint(codi: CoDi, alignment: str) -> str:
-    """Twelve hexadecimal digits that follow from the configuration and all weights that have a part in such runs."""
-    config = json.loads(codi.config.to_json())
-    del config["candidates"], config["companions"]  # defaults only, which the heading names
-    if alignment == "none":
-        del config["alignment_scale"]
-    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
-    for name, tensor in sorted(codi.state_dict().items()):
-        if alignment == "none" and not _LISTENING.isdisjoint(name.split(".")):
-            continue
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()[:12]
-
-
 def heading(codi: CoDi, weights: str, run: Run, settings: Settings) -> dict[str, Any]:
-    """What a run's results depend on."""
-    company = codi.config.company(run.streams) if run.alignment == "paper" else ()
+    """What a run's results depend on; `weights` is the `fingerprint` of those that have a part in it."""
+    company = run.company(codi.config)
     return {
         "run": run.name,
         "model": codi.config.name,

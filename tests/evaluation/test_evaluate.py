@@ -12,6 +12,7 @@ from codi_backend.cli import main
 from codi_backend.evaluation import evaluate as module
 from codi_backend.evaluation.agreement import adherence
 from codi_backend.evaluation.evaluate import evaluate
+from codi_backend.evaluation.fingerprints import fingerprint
 from codi_backend.evaluation.runs import RUNS
 
 _spec = importlib.util.spec_from_file_location("oracle", Path(__file__).with_name("oracle.py"))
@@ -213,34 +214,55 @@ def test_mistakes(tmp_path, checkpoint, capsys, arguments, message):
 
 
 def test_fingerprint(codi):
-    before = module.fingerprint(codi, "paper")
-    assert re.fullmatch("[0-9a-f]{12}", before) and module.fingerprint(codi, "paper") == before
+    before = fingerprint(codi)
+    assert re.fullmatch("[0-9a-f]{12}", before) and fingerprint(codi) == before
     weight = codi.prompt_encoders["text"].state_dict()["token_embedding.weight"]
     value = weight[0, 0].item()
     weight[0, 0] += 1
     try:
-        assert module.fingerprint(codi, "paper") != before
+        assert fingerprint(codi) != before
     finally:
         weight[0, 0] = value
 
 
-def test_runs_without_alignment_do_not_depend_on_what_listens(codi):
-    before = {alignment: module.fingerprint(codi, alignment) for alignment in ("paper", "none")}
-    bias = codi.diffuser.networks["audio"].environment_encoder[0][0].bias.data
-    kept = bias.clone()
-    bias += 1
+def changed(codi, name):
+    """Which runs have another fingerprint when one number of a tensor is another."""
+    before = {run.name: fingerprint(codi, run) for run in RUNS.values()}
+    tensor = codi.state_dict()[name].flatten()
+    value = tensor[0].item()
+    tensor[0] += 1
     try:
-        assert module.fingerprint(codi, "none") == before["none"]
-        assert module.fingerprint(codi, "paper") != before["paper"]
+        return {run.name for run in RUNS.values() if fingerprint(codi, run) != before[run.name]}
     finally:
-        bias.copy_(kept)
+        tensor[0] = value
+
+
+JOINT = {name for name, run in RUNS.items() if run.alignment == "paper"}
+OF_SOUND = {name for name, run in RUNS.items() if "audio" in run.streams}
+
+
+def test_runs_without_alignment_do_not_depend_on_what_listens(codi):
+    listening = changed(codi, "diffuser.networks.audio.environment_encoder.0.0.bias")
+    assert listening == OF_SOUND & JOINT and {"coupling_all", "held_audio"} < listening
+
+
+def test_runs_depend_on_the_parts_that_they_use(codi):
+    """A video is made by the network of images."""
+    assert changed(codi, "diffuser.networks.audio.input_blocks.0.0.bias") == OF_SOUND
+    pictures = changed(codi, "diffuser.networks.image.input_blocks.0.0.bias")
+    assert pictures == set(RUNS) - {"coupling_text_audio"}
+    told = {name for name, run in RUNS.items() if "text" in run.prompt.modalities}
+    assert changed(codi, "prompt_encoders.text.token_embedding.weight") == told
+    assert set(RUNS) - told > {"fidelity_audio", "video_from_image", "interpolation_image_audio"}
 
 
 def test_runs_without_alignment_do_not_depend_on_its_scale(codi, monkeypatch):
-    before = {alignment: module.fingerprint(codi, alignment) for alignment in ("paper", "none")}
+    runs = RUNS["coupling_all"], RUNS["coupling_none"]
+    before = [fingerprint(codi, run) for run in runs]
     monkeypatch.setattr(codi, "config", dataclasses.replace(codi.config, alignment_scale=1.7))
-    assert module.fingerprint(codi, "none") == before["none"]
-    assert module.fingerprint(codi, "paper") != before["paper"]
+    after = [fingerprint(codi, run) for run in runs]
+    assert after[1] == before[1]
+    assert after[0] != before[0]
 
 
 def test_candidates_are_for_streams_that_hear_each_other(tmp_path, unreported):
