@@ -358,9 +358,10 @@ class CoDiConfig:
         given = {"steps": steps, "sampler": sampler, "guidance": guidance}
         return {name: getattr(self, name) if value is None else value for name, value in given.items()}
 
-    def company(self, streams: Collection[str]) -> set[str]:
-        """In whose company these streams are made, beside each other's."""
-        return {along for name in streams for along in self.companions.get(name, ())} - set(streams)
+    def company(self, outputs: Collection[str], held: Collection[str] = ()) -> set[str]:
+        """In whose company outputs are made, beside each other's and that of the streams that are held."""
+        made = set(outputs) - set(held)
+        return {along for name in made for along in self.companions.get(name, ())} - {*outputs, *held}
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), sort_keys=True)

@@ -56,8 +56,8 @@ def generate_to_folder(options: argparse.Namespace) -> None:
     contents = [text if name == "text" else _read(name, text, usual) for name, text, _ in prompts]
     held_contents = {name: _read(name, path, usual, options.frames, hold=True) for name, path in options.held}
     lap("read files")
-    streams = [*outputs, *held_contents]
-    needed = needed_parts([name for name, *_ in prompts], [*streams, *config.company(streams)], config)
+    streams = [*outputs, *held_contents, *config.company(outputs, held_contents)]
+    needed = needed_parts([name for name, *_ in prompts], streams, config)
     # Where a part is missing, the whole model can say best what it lacks and what it has.
     codi = CoDi.load(options.model, only=needed if needed <= parts else None, vocabulary=options.vocabulary)
     codi = place(codi, options.device)
@@ -108,8 +108,8 @@ def generate_to_folder(options: argparse.Namespace) -> None:
         "alignment": options.alignment,
         "strength": options.strength,
         "alignment_scale": scale,
-        "companions": codi.companions(streams, options.alignment, options.fidelity),
-        "candidates": options.candidates or usual_candidates(codi.config, set(streams), options.alignment),
+        "companions": codi.companions(outputs, held, options.alignment, options.fidelity),
+        "candidates": options.candidates or usual_candidates(codi.config, {*outputs, *held}, options.alignment),
         "focus": options.focus,
         "fidelity": options.fidelity,
         "seconds": seconds,

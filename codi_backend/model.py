@@ -288,15 +288,17 @@ class CoDi(nn.Module):
             return config.latent_channels, side, side
         return config.latent_channels, config.frames if frames is None else frames, side, side
 
-    def companions(self, streams: Collection[str], alignment: str = "paper", fidelity: float = 0.0) -> list[str]:
-        """Further streams that are made along with these, made or held, and are dropped when all is done.
+    def companions(
+        self, outputs: Collection[str], held: Collection[str] = (), alignment: str = "paper", fidelity: float = 0.0
+    ) -> list[str]:
+        """Further streams that are made along with the outputs, and are dropped when all is done.
 
         Some outputs come out better in company: a small model's sound can keep time, which its video then hears. None
         where streams do not hear each other, or where a run begins with given latents.
         """
         if alignment != "paper" or fidelity > 0:
             return []
-        wanted = self.config.company(streams)
+        wanted = self.config.company(outputs, held)
         return [name for name in self.outputs if name in wanted]
 
     def generate(
@@ -430,7 +432,7 @@ class CoDi(nn.Module):
         for name in (*outputs, *held):
             if lacking := self._lacking(name):
                 raise ValueError(f"This model cannot generate {name}: {self._advice(lacking[0])}.")
-        along = self.companions([*outputs, *held], alignment, fidelity)
+        along = self.companions(outputs, held, alignment, fidelity)
         if frames is not None and "audio" in along:
             seconds = frames / self.config.image_autoencoder.frame_rate  # as long as the video
         if candidates is None:

@@ -63,7 +63,9 @@ def test_who_is_in_company(social, made):
     start = {"image": torch.zeros(1, *social.latent_shape("image"))}
     assert list(made(["image"])) == ["image", "audio"]
     assert list(made(["audio"])) == ["audio"]
+    picture = {"image": torch.zeros(1, *social.latent_shape("image"))}
     assert list(made(["image"], held=held)) == ["image", "audio"]
+    assert social.companions(["image"], held=picture) == []  # it is not made
     assert list(made(["image"], alignment="none")) == ["image"]
     assert list(made(["image"], alignment="released")) == ["image"]
     assert list(made(["image"], start=start, fidelity=0.5)) == ["image"]

@@ -64,7 +64,8 @@ class Run:
 
     def company(self, config: CoDiConfig) -> set[str]:
         """In which company the streams are made beside, see `CoDi.companions`."""
-        return config.company(self.streams) if self.alignment == "paper" else set()
+        held = [self.held] if self.held else []
+        return config.company(self.outputs, held) if self.alignment == "paper" else set()
 
     def prompts(self, samples: int, clips: int | None) -> int:
         """How many prompts serve tables of `samples` results, `clips` where videos are among them."""
