@@ -358,8 +358,10 @@ class CoDiConfig:
         given = {"steps": steps, "sampler": sampler, "guidance": guidance}
         return {name: getattr(self, name) if value is None else value for name, value in given.items()}
 
-    def company(self, outputs: Collection[str], held: Collection[str] = ()) -> set[str]:
+    def company(self, outputs: Collection[str], held: Collection[str] = (), alignment: str = "paper") -> set[str]:
         """In whose company outputs are made, beside each other's and that of the streams that are held."""
+        if alignment != "paper":  # nobody would hear it
+            return set()
         made = set(outputs) - set(held)
         return {along for name in made for along in self.companions.get(name, ())} - {*outputs, *held}
 

@@ -24,7 +24,7 @@ from .media_files import read_picture, read_sound, read_text, read_video
 from .modality import modality
 from .model import CoDi
 from .page import render_page, thumbnail
-from .parts import TIME
+from .parts import needed_parts
 from .selection import usual_candidates
 
 _BAR_DELAY = 0.2  # seconds, so that a refused request shows no bar
@@ -56,7 +56,7 @@ def generate_to_folder(options: argparse.Namespace) -> None:
     contents = [text if name == "text" else _read(name, text, usual) for name, text, _ in prompts]
     held_contents = {name: _read(name, path, usual, options.frames, hold=True) for name, path in options.held}
     lap("read files")
-    streams = [*outputs, *held_contents, *config.company(outputs, held_contents)]
+    streams = [*outputs, *held_contents, *config.company(outputs, held_contents, options.alignment)]
     needed = needed_parts([name for name, *_ in prompts], streams, config)
     # Where a part is missing, the whole model can say best what it lacks and what it has.
     codi = CoDi.load(options.model, only=needed if needed <= parts else None, vocabulary=options.vocabulary)
@@ -127,18 +127,6 @@ def generate_to_folder(options: argparse.Namespace) -> None:
     else:
         print(f"Wrote {', '.join(str(options.out / f) for row in files for f in row.values())}.")
         print(f"Open {options.out / 'index.html'} to see and hear.")
-
-
-def needed_parts(prompts: list[str], streams: list[str], config: CoDiConfig) -> set[str]:
-    """The parts of a model that encode prompts of these modalities, and generate or hold those streams."""
-    networks = {modality(name).network for name in streams}
-    kinds = {modality(name).network for name in prompts}
-    shared = {f"contexts.{kind}" for kind in kinds} | {TIME} if config.diffuser.contexts else set()
-    return (
-        {f"prompt_encoders.{kind}" for kind in kinds}
-        | shared
-        | {f"{group}.{network}" for group in ("diffuser", "autoencoders") for network in networks}
-    )
 
 
 def _look(source: list[str]) -> tuple[CoDiConfig, set[str]]:

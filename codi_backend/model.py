@@ -296,9 +296,9 @@ class CoDi(nn.Module):
         Some outputs come out better in company: a small model's sound can keep time, which its video then hears. None
         where streams do not hear each other, or where a run begins with given latents.
         """
-        if alignment != "paper" or fidelity > 0:
+        if fidelity > 0:
             return []
-        wanted = self.config.company(outputs, held)
+        wanted = self.config.company(outputs, held, alignment)
         return [name for name in self.outputs if name in wanted]
 
     def generate(

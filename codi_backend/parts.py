@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from torch import nn
 
 from .autoencoders import AudioAutoencoder, ImageAutoencoder, TextAutoencoder
 from .config import CoDiConfig
 from .diffuser import Diffuser
+from .modality import modality
 from .prompts import AudioEncoder, ImageEncoder, TextEncoder
 
 # Part, its field of CoDiConfig, and its class. Beside these, every diffuser network is a part, and where networks share
@@ -29,6 +32,18 @@ def part_names(config: CoDiConfig) -> tuple[str, ...]:
     if names and config.diffuser.contexts:
         names += [*(f"contexts.{kind}" for kind in config.diffuser.contexts), TIME]
     return tuple(names + [part for part, field in FIELDS.items() if getattr(config, field) is not None])
+
+
+def needed_parts(prompts: Collection[str], streams: Collection[str], config: CoDiConfig) -> set[str]:
+    """The parts of a model that encode prompts of these modalities, and generate or hold those streams."""
+    networks = {modality(name).network for name in streams}
+    kinds = {modality(name).network for name in prompts}
+    shared = {f"contexts.{kind}" for kind in kinds} | {TIME} if config.diffuser.contexts else set()
+    return (
+        {f"prompt_encoders.{kind}" for kind in kinds}
+        | shared
+        | {f"{group}.{network}" for group in ("diffuser", "autoencoders") for network in networks}
+    )
 
 
 def diffuser_parts(diffuser: Diffuser) -> dict[str, nn.Module]:

@@ -11,7 +11,7 @@ from ..codi_backend.diffuser.temporal import MAX_FRAMES
 from ..codi_backend.diffusion import mean_latent
 from ..codi_backend.modality import modality
 from .model import Model
-from .streams import from_backend, join, modality_of, scale_factor
+from .streams import STREAMS, from_backend, join, modality_of, scale_factor
 from .types import CATEGORY
 
 MAX_SIZE = 4096
@@ -92,6 +92,15 @@ def text_shape(config: CoDiConfig) -> tuple[int, int, int]:
     return _require(config, "text", config.text_autoencoder).in_channels, 1, 1
 
 
+def stream_shape(config: CoDiConfig, name: str, width=0, height=0, frames=0, seconds=0.0) -> tuple[int, ...]:
+    """The shape of one stream's latent, of which the sizes matter that the modality has."""
+    if name == "image":
+        return image_shape(config, width, height)
+    if name == "video":
+        return video_shape(config, width, height, frames)
+    return audio_shape(config, seconds) if name == "audio" else text_shape(config)
+
+
 def empty_latent(config: CoDiConfig, shapes: list[tuple[int, ...]], batch_size: int) -> dict:
     """A LATENT with a stream for each shape, which is what the model's latents are on average.
 
@@ -166,15 +175,8 @@ class CoDiEmptyLatent(io.ComfyNode):
     @classmethod
     def execute(cls, model, image, video, audio, text, width, height, frames, seconds, batch_size) -> io.NodeOutput:
         config = codi_config(model)
-        shapes = []
-        if image:
-            shapes.append(image_shape(config, width, height))
-        if video:
-            shapes.append(video_shape(config, width, height, frames))
-        if audio:
-            shapes.append(audio_shape(config, seconds))
-        if text:
-            shapes.append(text_shape(config))
+        chosen = {"image": image, "video": video, "audio": audio, "text": text}
+        shapes = [stream_shape(config, name, width, height, frames, seconds) for name in STREAMS if chosen[name]]
         if not shapes:
             raise ValueError("image, video, audio, text: nothing is left to generate; switch at least one of them on.")
         return io.NodeOutput(empty_latent(config, shapes, batch_size))

@@ -7,20 +7,17 @@ from comfy_api.latest import io
 
 import nodes as stock
 
-from ..codi_backend.config import CoDiConfig
+from ..codi_backend.modality import modality
 from .alignment import mode_input, strength_input
 from .guider import cfg_input
 from .latents import (
-    audio_shape,
     batch_input,
     codi_config,
     empty_latent,
     frames_input,
-    image_shape,
     seconds_input,
     size_inputs,
-    text_shape,
-    video_shape,
+    stream_shape,
 )
 from .listening import KEY, with_settings
 from .sampling_run import check_latent
@@ -121,23 +118,16 @@ def _schema(name: str, what: str, sizes: list[io.Input]) -> io.Schema:
     )
 
 
-def _shape(config: CoDiConfig, name: str, width=0, height=0, frames=0, seconds=0.0) -> tuple[int, ...]:
-    if name == "image":
-        return image_shape(config, width, height)
-    if name == "video":
-        return video_shape(config, width, height, frames)
-    return audio_shape(config, seconds) if name == "audio" else text_shape(config)
-
-
 def _sample_one(model, name: str, batch_size: int, settings: dict, **size) -> io.NodeOutput:
     """One stream, made in the same company as by `codi generate`, see `CoDi.companions`."""
     config = codi_config(model)
-    shapes = [_shape(config, name, **size)]
-    if model.model_options["transformer_options"].get(KEY, {}).get("alignment", "paper") == "paper":
-        if frames := size.get("frames"):
-            size = {"seconds": frames / config.image_autoencoder.frame_rate}
-        company = config.company([name]) & config.diffuser.networks.keys()
-        shapes += [_shape(config, other, **size) for other in STREAMS if other in company]
+    shapes = [stream_shape(config, name, **size)]
+    if frames := size.get("frames"):
+        size["seconds"] = frames / config.image_autoencoder.frame_rate
+    alignment = model.model_options["transformer_options"].get(KEY, {}).get("alignment", "paper")
+    for other in sorted(config.company([name], alignment=alignment), key=STREAMS.index):
+        if modality(other).network in config.diffuser.networks:
+            shapes.append(stream_shape(config, other, **size))
     latent = sample(model, latent=empty_latent(config, shapes, batch_size), **settings)
     return io.NodeOutput(latent | {"samples": split(latent["samples"])[0]})
 

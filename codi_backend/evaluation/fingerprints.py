@@ -7,8 +7,8 @@ import json
 
 import torch
 
-from ..generation import needed_parts
 from ..model import CoDi
+from ..parts import needed_parts
 from .runs import Run
 
 _LISTENING = frozenset({"environment_encoder", "temporal_connectors", "input_connectors", "output_connectors"})
@@ -42,4 +42,4 @@ def _parts(codi: CoDi, run: Run | None) -> set[str] | None:
     """The parts that a run needs; None for all."""
     if run is None or codi.config.diffuser.contexts:  # which share layers, and edit pictures by way of texts
         return None
-    return needed_parts(list(run.prompt.modalities), [*run.streams, *run.company(codi.config)], codi.config)
+    return needed_parts(run.prompt.modalities, [*run.streams, *run.company(codi.config)], codi.config)

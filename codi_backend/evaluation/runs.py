@@ -64,8 +64,7 @@ class Run:
 
     def company(self, config: CoDiConfig) -> set[str]:
         """In which company the streams are made beside, see `CoDi.companions`."""
-        held = [self.held] if self.held else []
-        return config.company(self.outputs, held) if self.alignment == "paper" else set()
+        return config.company(self.outputs, [self.held] if self.held else [], self.alignment)
 
     def prompts(self, samples: int, clips: int | None) -> int:
         """How many prompts serve tables of `samples` results, `clips` where videos are among them."""
