@@ -71,6 +71,7 @@ def generate_to_folder(options: argparse.Namespace) -> None:
     start = _encode_start(codi, weighted, size) if options.fidelity > 0 else {}
     lap("encode prompt")
     sampling = codi.config.sampling(options.steps, options.sampler, options.guidance)
+    along = codi.companions(outputs, held, options.alignment, options.fidelity)
     scale = codi.config.alignment_scale if options.alignment_scale is None else options.alignment_scale
     with tqdm(total=sampling["steps"], desc="denoising", unit="step", file=sys.stderr, delay=_BAR_DELAY) as bar:
         latents = codi.generate_latents(
@@ -108,8 +109,8 @@ def generate_to_folder(options: argparse.Namespace) -> None:
         "alignment": options.alignment,
         "strength": options.strength,
         "alignment_scale": scale,
-        "companions": codi.companions(outputs, held, options.alignment, options.fidelity),
-        "candidates": options.candidates or usual_candidates(codi.config, {*outputs, *held}, options.alignment),
+        "companions": along,
+        "candidates": options.candidates or usual_candidates(codi.config, {*outputs, *along, *held}, options.alignment),
         "focus": options.focus,
         "fidelity": options.fidelity,
         "seconds": seconds,

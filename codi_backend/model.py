@@ -436,7 +436,7 @@ class CoDi(nn.Module):
         if frames is not None and "audio" in along:
             seconds = frames / self.config.image_autoencoder.frame_rate  # as long as the video
         if candidates is None:
-            candidates = usual_candidates(self.config, {*outputs, *held}, alignment)
+            candidates = usual_candidates(self.config, {*outputs, *along, *held}, alignment)
         check_candidates(candidates)
         if not 0 <= seed < 2**32:
             raise ValueError(f"The seed {seed} is out of range: choose 0 to {2**32 - 1}.")

@@ -108,6 +108,20 @@ def test_command(social, tmp_path):
     assert (tmp_path / "paper/image.png").read_bytes() != (tmp_path / "none/image.png").read_bytes()
 
 
+def test_company_is_compared_like_any_other(social, tmp_path, monkeypatch):
+    """A companion is one of the streams by which the best candidate is told."""
+    monkeypatch.setattr(social, "config", dataclasses.replace(social.config, candidates=2))
+    asked = []
+    monkeypatch.setattr(
+        "codi_backend.model.sample",
+        lambda _, noise, *__, candidates, **options: asked.append(candidates) or {k: n[:1] for k, n in noise.items()},
+    )
+    prompt, start = social.prompt("text", "stars"), {"image": torch.zeros(1, *social.latent_shape("image"))}
+    for options in ({}, {"alignment": "none"}, {"start": start, "fidelity": 0.5}, {"candidates": 3}):
+        social.generate_latents(prompt, ["image"], **options)
+    assert asked == [2, 1, 1, 3]
+
+
 def test_glimpses_of_training_are_of_the_stream_alone(social, tmp_path, monkeypatch):
     made = []
     monkeypatch.setattr("codi_backend.model.sample", lambda _, noise, *__, **options: made.append(list(noise)) or noise)
@@ -124,14 +138,14 @@ def test_configuration():
 
 def test_evaluation_says_so(codi, monkeypatch):
     """A run's heading does, so that its results are not taken for those of a stream alone."""
-    settings = Settings(seed=0, steps=1, sampler="ddim", guidance=2.0, clips=None, candidates=2)
+    settings = Settings(seed=0, steps=1, sampler="ddim", guidance=2.0, candidates=2)
     runs = [Run("a", Whole("text"), outputs, how) for outputs, how in ((("image",), "paper"), (("image",), "none"))]
     runs.append(Run("b", Whole("text"), ("image", "audio"), "paper"))
     before = fingerprint(codi)
     monkeypatch.setattr(codi, "config", dataclasses.replace(codi.config, companions=ALONG, candidates=2))
     heads = [heading(codi, "", run, settings) for run in runs]
     assert [head.get("companions") for head in heads] == [["audio"], None, None]
-    assert [head["candidates"] for head in heads] == [1, 1, 2]
+    assert [head["candidates"] for head in heads] == [2, 1, 2]
     assert fingerprint(codi) == before
     sound = codi.diffuser.networks["audio"].input_blocks[0][0].bias.data
     kept, before = sound.clone(), [fingerprint(codi, run) for run in runs[:2]]

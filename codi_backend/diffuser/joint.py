@@ -23,6 +23,8 @@ ALIGNMENTS = ("paper", "released", "none")
 
 Strength = float | Mapping[tuple[str, str], float]
 
+_FRAMES_AT_ONCE = 128
+
 
 class Diffuser(nn.Module):
     """The diffusion networks of a model, and the latent alignment between their streams.
@@ -161,9 +163,9 @@ class Diffuser(nn.Module):
         for name in wanted:
             given = latents[name], emb[modality(name).network], lent
             heard, gate = self._hear(weights[name], environment)
-            out[name] = self._network(name)(*given, heard, gate)
+            out[name] = self._predict(name, *given, heard, gate)
             if alignment == "paper" and gate > 0 and alignment_scale != 1:
-                out[name] = torch.lerp(self._network(name)(*given), out[name], alignment_scale)
+                out[name] = torch.lerp(self._predict(name, *given), out[name], alignment_scale)
         if self.config.prediction == "v":
             out = {name: eps_from_v(v, latents[name], timesteps) for name, v in out.items()}
         return out
@@ -193,6 +195,19 @@ class Diffuser(nn.Module):
 
     def _network(self, stream: str) -> UNet:
         return self.networks[modality(stream).network]
+
+    def _predict(
+        self, name: str, x: Tensor, emb: Tensor, context: Tensor | Lent, heard: Sources = (), gate: float = 0.0
+    ) -> Tensor:
+        """What a stream's network says of it. A CPU takes few videos at a time, whose features its cache can hold."""
+        network = self._network(name)
+        at_once = max(1, _FRAMES_AT_ONCE // x.shape[2]) if x.ndim == 5 else len(x)
+        if len(x) <= at_once or x.device.type != "cpu" or not torch.is_tensor(context):
+            return network(x, emb, context, heard, gate)
+        pieces = [slice(first, first + at_once) for first in range(0, len(x), at_once)]
+        return torch.cat(
+            [network(x[s], emb[s], context[s], [(tokens[s], w) for tokens, w in heard], gate) for s in pieces]
+        )
 
     def _embed_time(self, latents: Mapping[str, Tensor], timesteps: Tensor) -> dict[str, Tensor]:
         """Time embedding by network: streams that share a network share it."""

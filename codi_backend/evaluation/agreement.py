@@ -9,16 +9,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..data.captions import ATTRIBUTES
-from ..data.world import COLOURS, COUNTS, SHAPES, TEMPI
+from ..data.world import COLOURS, COUNTS, SHAPES, TEMPI, is_held_out
 from .figures import Figure, mean, share
-from .runs import ALL, COUPLINGS
+from .runs import ALL, COUPLINGS, independent
 
 Record = Mapping[str, Any]
 Records = Mapping[str, Sequence[Record]]
 
 NAMES = {"text": "text", "image": "image", "video": "video", "audio": "sound"}
 
-_VALUES = {"colour": len(COLOURS), "shape": len(SHAPES), "count": len(COUNTS), "tempo": len(TEMPI)}
+_SCENES = [
+    dict(zip(ATTRIBUTES, values))
+    for values in itertools.product(COLOURS, SHAPES, COUNTS, TEMPI)
+    if not is_held_out(*values[:3])
+]
 _AGREEMENT = 0.90
 _SYNCHRONY = 0.10  # seconds
 
@@ -26,13 +30,13 @@ _SYNCHRONY = 0.10  # seconds
 def coupling(records: Records) -> list[Figure]:
     """Agreement on the attributes that the prompts left out, jointly and independently."""
     figures: list[Figure] = []
-    apart = records.get("coupling_none", ())
     for run, streams in COUPLINGS.items():
+        apart = records.get(independent(streams), ())
         name = " + ".join(NAMES[s] for s in streams)
         for attribute, right in _agreement(records.get(run, ()), streams).items():
             figures += share(f"{name}, jointly", attribute, right, target=_AGREEMENT)
         for attribute, right in _agreement(apart, streams).items():
-            chance = _VALUES[attribute] ** (1 - len(_tellers(streams, attribute)))
+            chance = _chance(apart, streams, attribute)
             figures += share(f"{name}, independent", attribute, right, target=chance, goal="chance")
         for attribute, right in _agreement(apart, streams).items():
             value = _by_frequencies(_left_open(apart, streams, attribute))
@@ -43,8 +47,8 @@ def coupling(records: Records) -> list[Figure]:
 def adherence(records: Records) -> list[Figure]:
     """How often each stream has what the prompt says, jointly and independently."""
     figures: list[Figure] = []
-    for run, streams in [*COUPLINGS.items(), ("coupling_none", ALL)]:
-        together = " + ".join(NAMES[s] for s in streams) if run in COUPLINGS else "independent"
+    made = [(" + ".join(NAMES[s] for s in streams), run, streams) for run, streams in COUPLINGS.items()]
+    for together, run, streams in [*made, *(("independent", independent([s]), (s,)) for s in ALL)]:
         for stream, attribute in itertools.product(streams, ATTRIBUTES):
             right = [
                 record[stream][attribute] == record["scene"][attribute]
@@ -63,7 +67,7 @@ def synchrony(records: Records) -> list[Figure]:
     for row, run in (
         ("video + sound, jointly", "coupling_video_audio"),
         ("all four, jointly", "coupling_all"),
-        ("independent", "coupling_none"),
+        ("independent", independent(["video", "audio"])),
     ):
         made = [r for r in records.get(run, ()) if "video" in r and "audio" in r]
         begun = [bool(r["video"]["onsets"] and r["audio"]["onsets"]) for r in made]
@@ -105,6 +109,18 @@ def _left_open(records: Sequence[Record], streams: Sequence[str], attribute: str
         # A single object has no tempo to agree on.
         and not (attribute == "tempo" and any(record[s]["count"] == 1 for s in tellers))
     ]
+
+
+def _chance(records: Sequence[Record], streams: Sequence[str], attribute: str) -> float:
+    """How often streams agree by chance that know the scenes of training, and what the prompt says of its own."""
+    tellers, chances = len(_tellers(streams, attribute)), []
+    for record in records:
+        if attribute not in record["left_out"] or not all(stream in record for stream in streams):
+            continue
+        said = {a: record["scene"][a] for a in ATTRIBUTES if a not in record["left_out"]}
+        counts = Counter(scene[attribute] for scene in _SCENES if said.items() <= scene.items())
+        chances.append(math.fsum((n / counts.total()) ** tellers for n in counts.values()))
+    return math.fsum(chances) / len(chances)
 
 
 def _tellers(streams: Sequence[str], attribute: str) -> list[str]:

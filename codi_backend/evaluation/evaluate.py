@@ -73,7 +73,7 @@ def evaluate(
     else:
         every, make_tables = codi_runs.RUNS, codi_tables.make_tables
     chosen = choose(every, runs)
-    settings = Settings(seed=seed, clips=clips, candidates=candidates, **codi.config.sampling(steps, guidance=guidance))
+    settings = Settings(seed=seed, candidates=candidates, **codi.config.sampling(steps, guidance=guidance))
     missing = {run.name: reason for run in every.values() if (reason := lacking(codi, run))}
     todo = [run for run in chosen if run.name not in missing]
     if not todo:
@@ -93,9 +93,8 @@ def evaluate(
                 records[run.name] = done[:wanted]
             else:
                 missing[run.name] = f"{len(done)} of {wanted} prompts done"
-    shared = {"model": codi.config.name, "weights": fingerprint(codi), "samples": samples, **vars(settings)}
-    if clips is None:
-        del shared["clips"]
+    fewer = {} if clips is None else {"clips": clips}
+    shared = {"model": codi.config.name, "weights": fingerprint(codi), "samples": samples, **fewer, **vars(settings)}
     return write_report(out, shared, make_tables(records), missing)
 
 

@@ -2,7 +2,8 @@
 
 Runs are few because each serves several tables. With alignment "none" the streams do not hear each other, so that one
 run makes what single-output runs would make, bit for bit; and a run whose prompts leave out half of the attributes
-measures all of them. Videos by themselves have runs of their own: they may be made in company, see `CoDi.companions`.
+measures all of them. Videos by themselves have runs of their own: they may be made in company, see `CoDi.companions`;
+and they cost so much that the other runs without alignment do without.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import dataclasses
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,8 @@ class Run:
     split : str
         Whether the scenes' triples occur in training.
     rounds : int
-        Prompts for each sample of the tables: 2 where a prompt leaves out half of the attributes.
+        Prompts for each sample of the tables: 2 where a prompt leaves out half of the attributes, and a multiple where
+        more samples than elsewhere are wanted.
     held : str or None
         The stream that is given, as the scene's ground truth, for the outputs to hear.
     fidelity : float or None
@@ -68,9 +70,7 @@ class Run:
 
     def prompts(self, samples: int, clips: int | None) -> int:
         """How many prompts serve tables of `samples` results, `clips` where videos are among them."""
-        # Streams that do not hear each other are made for as many prompts as each needs.
-        short = clips is not None and self.alignment != "none" and "video" in self.outputs
-        return self.rounds * (min(samples, clips) if short else samples)
+        return self.rounds * (min(samples, clips) if clips is not None and "video" in self.outputs else samples)
 
 
 _PROMPTS = (("text", "", "train"), ("text", "_held_out", "held_out"), *((name, "", "train") for name in ALL[1:]))
@@ -92,15 +92,17 @@ COUPLINGS = {
 RUNS = {
     run.name: run
     for run in (
+        *(Run(f"fidelity_{name}{suffix}", Whole(name), _QUICK, split=split) for name, suffix, split in _PROMPTS),
+        # How far the held-out scenes may fall behind is a narrow target, and so is chance.
         *(
-            Run(f"{kind}_{name}{suffix}", Whole(name), outputs, alignment, split)
-            for kind, outputs, alignment in (("fidelity", _QUICK, "none"), ("video_from", ("video",), "paper"))
+            Run(f"video_from_{name}{suffix}", Whole(name), ("video",), "paper", split, 2 if name == "text" else 1)
             for name, suffix, split in _PROMPTS
         ),
-        # Clips cost most, and what they would add is in the tables already: their pictures share the network.
+        # Of clips, what they would add is in the tables already: their pictures share the network.
         *(Run(name, prompt, _QUICK) for name, prompt in INTERPOLATIONS.items()),
         *(Run(name, Partial(), outputs, "paper", rounds=2) for name, outputs in COUPLINGS.items()),
-        Run("coupling_none", Partial(), rounds=2),
+        Run("coupling_none", Partial(), _QUICK, rounds=10),
+        Run("coupling_none_video", Partial(), rounds=4),
         Run("held_video", Nothing(), ("audio",), "paper", held="video"),
         Run("held_audio", Nothing(), ("video",), "paper", held="audio"),
     )
@@ -113,8 +115,6 @@ class Settings:
 
     Attributes
     ----------
-    clips : int or None
-        Results behind figures that take videos; None for as many as behind the others.
     candidates : int
         Of how many candidates each result is the one whose streams agree best, where they hear each other.
     """
@@ -123,8 +123,12 @@ class Settings:
     steps: int
     sampler: str
     guidance: float
-    clips: int | None
     candidates: int
+
+
+def independent(streams: Collection[str]) -> str:
+    """The name of the run that has these streams without alignment, on the prompts of the couplings."""
+    return "coupling_none_video" if "video" in streams else "coupling_none"
 
 
 def choose(runs: Mapping[str, Run], names: Iterable[str] | None) -> list[Run]:
@@ -154,7 +158,7 @@ def heading(codi: CoDi, weights: str, run: Run, settings: Settings) -> dict[str,
         "outputs": [name for name in run.outputs if name in codi.outputs],
         "alignment": run.alignment,
         **dataclasses.asdict(settings),
-        "candidates": settings.candidates if run.alignment == "paper" and len(run.streams) > 1 else 1,
+        "candidates": settings.candidates if run.alignment == "paper" and len({*run.streams, *company}) > 1 else 1,
         **({"companions": [name for name in codi.outputs if name in company]} if company else {}),
     }
 
@@ -195,10 +199,9 @@ def _batch(codi: CoDi, run: Run, heading: dict[str, Any], scenes: Sequence[Scene
         options["held"] = {run.held: codi.encode(run.held, given, SAMPLE_RATE if run.held == "audio" else None)}
     if run.fidelity is not None:
         options |= {"start": render("image", scenes), "fidelity": run.fidelity}
-    enough = heading["clips"] is not None and first >= run.rounds * heading["clips"]
     generated = codi.generate(
         run.prompt.encode(codi, scenes, first),
-        [name for name in heading["outputs"] if not (enough and name == "video")],
+        heading["outputs"],
         steps=heading["steps"],
         sampler=heading["sampler"],
         guidance=heading["guidance"],

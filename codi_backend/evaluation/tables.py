@@ -75,7 +75,8 @@ def make_tables(records: Records) -> list[Table]:
             "Coupling",
             "Texts that leave out each attribute with probability 1/2: how often do all streams agree on an attribute "
             "that was left out? Jointly: alignment paper, the best of as many candidates as the settings say. "
-            "Independent: alignment none, same prompts, same seeds, one candidate; its target is chance. Own "
+            "Independent: alignment none, the same prompts and seeds and more of them, one candidate; its target is "
+            "chance, as it is for streams that draw from the scenes of training which the prompt allows. Own "
             "frequencies: what independent streams would reach that prefer the values that these do. Tempo: unless a "
             "stream has a single object. A stream in which the judge cannot tell does not agree.",
             ATTRIBUTES,

@@ -49,6 +49,20 @@ def test_video_and_audio_influence_each_other(tiny, streams):
     assert not torch.equal(before["video"], after["video"])
 
 
+def test_few_videos_at_a_time(variant, streams, monkeypatch):
+    """What a CPU's cache cannot hold is slow: pieces of the batch are predicted one after the other."""
+    latents, timesteps, context = streams
+    latents = {"video": torch.stack([latents["image"].flip(0)] * 3, 2), "audio": latents["audio"]}
+    inputs = {name: x.double() for name, x in latents.items()}, timesteps, context.double()
+    taken, diffuser = [], variant(dtype=torch.float64)
+    diffuser.networks["image"].register_forward_pre_hook(lambda _, given: taken.append(len(given[0])))
+    whole = run(diffuser, inputs, alignment_scale=1.5)
+    monkeypatch.setattr("codi_backend.diffuser.joint._FRAMES_AT_ONCE", 5)
+    pieces = run(diffuser, inputs, alignment_scale=1.5)
+    assert taken == [2, 2, 1, 1, 1, 1]
+    torch.testing.assert_close(pieces, whole)
+
+
 def test_image_and_video_share_a_network_but_not_an_environment(tiny, streams):
     latents, timesteps, context = streams
     latents = {"image": latents["image"], "video": torch.stack([latents["image"].flip(0)] * 2, 2)}

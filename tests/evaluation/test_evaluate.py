@@ -10,7 +10,7 @@ import pytest
 
 from codi_backend.cli import main
 from codi_backend.evaluation import evaluate as module
-from codi_backend.evaluation.agreement import adherence
+from codi_backend.evaluation.agreement import adherence, coupling
 from codi_backend.evaluation.evaluate import evaluate
 from codi_backend.evaluation.fingerprints import fingerprint
 from codi_backend.evaluation.runs import RUNS
@@ -80,10 +80,29 @@ def test_coupling(tables):
         assert len(jointly) == columns and {f["value"] for f in jointly} <= {1.0}
     assert {figures["video + sound, jointly", a]["n"] for a in ("colour", "shape", "count")} == {SAMPLES}
     apart = figures["text + image + sound, independent", "colour"]
-    assert apart["target"] == pytest.approx(1 / 36, abs=1e-4) and apart["value"] < 0.3
+    assert 1 / 36 < apart["target"] < 1 / 30 and apart["value"] < 0.2 and apart["n"] == 5 * SAMPLES
     assert figures["text + image + sound, independent", "tempo"]["target"] == 0.5
     assert ("image + sound, independent", "tempo") not in figures
     assert 0 <= figures["image + sound, own frequencies", "shape"]["value"] < 0.4
+
+
+def test_chance_is_what_the_scenes_of_training_leave_open():
+    """Of single stars, five colours occur in training; of two crosses all six."""
+    star = {"colour": "red", "shape": "star", "count": 1, "tempo": "slow"}
+    crosses = star | {"shape": "cross", "count": 2}
+    for scenes, left_out, chance in [
+        ([star], ["colour"], 1 / 5),
+        ([crosses], ["colour"], 1 / 6),
+        ([star, crosses], ["colour"], (1 / 5 + 1 / 6) / 2),
+        ([star], ["colour", "tempo"], 1 / 5),
+    ]:
+        streams = ("text", "image", "audio")
+        records = [{"scene": s, "left_out": left_out, **dict.fromkeys(streams, s)} for s in scenes]
+        figures = {(f.row, f.column): f for f in coupling({"coupling_none": records})}
+        pair, three = (figures[f"text +{more} sound, independent", "colour"] for more in ("", " image +"))
+        assert pair.target == pytest.approx(chance) and pair.goal == "chance" and not pair.met
+        if len(scenes) == 1:
+            assert three.target == pytest.approx(chance**2)
 
 
 def test_what_the_prompt_says_in_company(tables):
@@ -177,13 +196,17 @@ def test_more_samples_extend_a_run(tmp_path, monkeypatch, unreported):
 
 def test_fewer_clips_than_samples(tmp_path, monkeypatch, unreported):
     monkeypatch.setattr("codi_backend.evaluation.runs._BATCH", 2)
-    runs = ["coupling_none", "coupling_video_audio", "coupling_text_image", "video_from_text", "fidelity_text"]
-    evaluate(oracle.Oracle(), tmp_path, 4, 2, runs=runs, say=lambda line: None)
+    of_videos = ["coupling_none_video", "coupling_video_audio", "video_from_text", "held_audio"]
+    runs = [*of_videos, "coupling_none", "coupling_text_image", "fidelity_text", "held_video"]
+    model = oracle.Oracle()
+    evaluate(model, tmp_path, 4, 2, runs=runs, say=lambda line: None)
     records = {run: json.loads((tmp_path / "runs" / f"{run}.json").read_text())["records"] for run in runs}
-    # These runs take two prompts a result. Streams that hear each other are made together or not at all.
-    assert ["video" in record for record in records["coupling_none"]] == [True] * 4 + [False] * 4
-    assert all({"text", "image", "audio"} < record.keys() for record in records["coupling_none"])
-    assert [len(records[run]) for run in runs[1:]] == [2 * 2, 2 * 4, 2, 4]
+    assert all(("video" in record) == (run in of_videos) for run in runs for record in records[run])
+    # Of couplings, results take two prompts each; and of some there are more, above all of independent and quick ones.
+    assert [len(records[run]) for run in runs] == [4 * 2, 2 * 2, 2 * 2, 2, 10 * 4, 2 * 4, 4, 4]
+    made = model.generated
+    evaluate(model, tmp_path, 4, 3, runs=runs, say=lambda line: None)  # more clips extend a run, and leave the others
+    assert model.generated == made + 4 + 2 + 2 + 1
 
 
 def test_random_weights(tmp_path, checkpoint, capsys):
@@ -191,7 +214,7 @@ def test_random_weights(tmp_path, checkpoint, capsys):
     assert main(arguments) == 0
     captured = capsys.readouterr()
     assert captured.out.strip() == (tmp_path / "evaluation.md").read_text().strip()
-    assert "coupling_none: 4 of 4 prompts" in captured.err
+    assert "coupling_none: 20 of 20 prompts" in captured.err
     report = json.loads((tmp_path / "evaluation.json").read_text())
     assert report["model"] == "tiny" and report["missing"]["held_video"] == "the model cannot generate video"
     assert report["missing"]["fidelity_image"] == "the model has no prompt encoder for image"
@@ -257,7 +280,7 @@ def test_runs_depend_on_the_parts_that_they_use(codi):
 
 
 def test_runs_without_alignment_do_not_depend_on_its_scale(codi, monkeypatch):
-    runs = RUNS["coupling_all"], RUNS["coupling_none"]
+    runs = RUNS["coupling_all"], RUNS["coupling_none_video"]
     before = [fingerprint(codi, run) for run in runs]
     monkeypatch.setattr(codi, "config", dataclasses.replace(codi.config, alignment_scale=1.7))
     after = [fingerprint(codi, run) for run in runs]
