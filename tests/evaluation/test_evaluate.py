@@ -217,6 +217,7 @@ def test_random_weights(tmp_path, checkpoint, capsys):
     assert "coupling_none: 20 of 20 prompts" in captured.err
     report = json.loads((tmp_path / "evaluation.json").read_text())
     assert report["model"] == "tiny" and report["missing"]["held_video"] == "the model cannot generate video"
+    assert report["missing"]["coupling_none_video"] == "the model cannot generate text, video"
     assert report["missing"]["fidelity_image"] == "the model has no prompt encoder for image"
     assert {f["row"] for f in report["tables"]["fidelity"]} >= {"text → image", "text → sound, held out"}
 
