@@ -248,6 +248,8 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
     p.add_argument("--candidates", type=int, help="of how many candidates each result is the one whose streams agree "
                    "best, where they hear each other (default: the model's own)")  # fmt: skip
     p.add_argument("--runs", nargs="+", metavar="RUN", help="do these runs only; another process may do the others")
+    p.add_argument("--extend", type=Path, metavar="REPORT", help="the evaluation.json of an earlier evaluation, on any "
+                   "machine: make what it lacks, and let the figures be of all")  # fmt: skip
     p.add_argument("--device", default="cpu", help="cpu (default), cuda, mps ...")
     p.add_argument("--threads", type=int, help="CPU threads; one each lets two processes share the runs")
     p.add_argument("--out", type=Path, default=Path("evaluation"), help="folder for the tables, plots and judged runs, "
@@ -270,7 +272,7 @@ def _evaluate(options: argparse.Namespace) -> None:
         print(line, file=sys.stderr, flush=True)
 
     codi = place(CoDi.load(options.model), options.device)
-    print(evaluate(codi, options.out, *settings, options.candidates, options.runs, say))
+    print(evaluate(codi, options.out, *settings, options.candidates, options.runs, options.extend, say))
 
 
 def _add_similarity(commands: argparse._SubParsersAction) -> None:

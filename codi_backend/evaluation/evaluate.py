@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from ..model import CoDi
 from ..selection import check_candidates
 from . import runs as codi_runs
 from . import tables as codi_tables
 from . import versatile_runs, versatile_tables
+from .extension import extended, read_report
 from .fingerprints import fingerprint
 from .report import write_report
 from .runs import Settings, choose, heading, lacking, perform, read_records
@@ -25,6 +27,7 @@ def evaluate(
     guidance: float | None = None,
     candidates: int | None = None,
     runs: Iterable[str] | None = None,
+    extend: Path | None = None,
     say: Callable[[str], None] = print,
 ) -> str:
     """Measure a model on Shapes & Chimes.
@@ -51,6 +54,9 @@ def evaluate(
     runs : iterable of str, optional
         Names of the runs to do, from `RUNS` of `runs` or `versatile_runs`; all by default. The tables are made from all
         that are in `out`.
+    extend : Path, optional
+        The ``evaluation.json`` of an earlier evaluation, of the same model and settings, whose judged results need not
+        be in `out`: runs go on from where it ended, and figures are of all results together, see `figures.together`.
     say : callable
         Is told how far it is.
 
@@ -62,7 +68,8 @@ def evaluate(
     Raises
     ------
     ValueError
-        For fewer than one sample, an unknown run, or a model that can do none of the runs.
+        For fewer than one sample, an unknown run, a model that can do none of the runs, or a report that cannot be
+        extended.
     """
     candidates = codi.config.candidates if candidates is None else candidates
     check_candidates(candidates)
@@ -78,25 +85,29 @@ def evaluate(
     todo = [run for run in chosen if run.name not in missing]
     if not todo:
         raise ValueError(f"This model cannot be evaluated so: {missing[chosen[0].name]} (run {chosen[0].name}).")
-    heads = {
-        name: heading(codi, fingerprint(codi, run), run, settings) for name, run in every.items() if name not in missing
-    }
-    for run in todo:
-        perform(codi, run, heads[run.name], _file(out, run.name), run.prompts(samples, clips), say)
-
-    records = {}
-    for run in every.values():
-        if run.name not in missing:
-            done = read_records(_file(out, run.name), heads[run.name])
-            wanted = run.prompts(samples, clips)
-            if len(done) >= wanted:
-                records[run.name] = done[:wanted]
-            else:
-                missing[run.name] = f"{len(done)} of {wanted} prompts done"
     fewer = {} if clips is None else {"clips": clips}
     shared = {"model": codi.config.name, "weights": fingerprint(codi), "samples": samples, **fewer, **vars(settings)}
-    return write_report(out, shared, make_tables(records), missing)
+    earlier = read_report(extend, shared) if extend else None
+    prompts = dict(earlier["prompts"]) if earlier else {}
+    able = [run for run in every.values() if run.name not in missing]
+    heads = {run.name: heading(codi, fingerprint(codi, run), run, settings, prompts.get(run.name, 0)) for run in able}
+    files = {name: _file(out, head) for name, head in heads.items()}
+    further = {run.name: run.prompts(samples, clips) - prompts.get(run.name, 0) for run in able}
+    for run in todo:
+        perform(codi, run, heads[run.name], files[run.name], further[run.name], say)
+
+    records = {}
+    for name, wanted in further.items():
+        done = read_records(files[name], heads[name])
+        if 0 < wanted <= len(done):
+            records[name] = done[:wanted]
+            prompts[name] = prompts.get(name, 0) + wanted
+        elif name not in prompts:
+            missing[name] = f"{len(done)} of {wanted} prompts done"
+    tables = make_tables(records)
+    return write_report(out, shared, prompts, extended(earlier, tables) if earlier else tables, missing)
 
 
-def _file(out: Path, run: str) -> Path:
-    return out / "runs" / f"{run}.json"
+def _file(out: Path, heading: Mapping[str, Any]) -> Path:
+    later = f"_from_{heading['first']}" if "first" in heading else ""
+    return out / "runs" / f"{heading['run']}{later}.json"

@@ -13,13 +13,21 @@ from .tables import Table
 _UNITS = {"share": "%", "seconds": "s"}
 
 
-def write_report(out: Path, heading: Mapping[str, Any], tables: Sequence[Table], missing: Mapping[str, str]) -> str:
+def write_report(
+    out: Path,
+    heading: Mapping[str, Any],
+    prompts: Mapping[str, int],
+    tables: Sequence[Table],
+    missing: Mapping[str, str],
+) -> str:
     """Write ``evaluation.json``, ``evaluation.md`` and a plot for each table that has figures.
 
     Parameters
     ----------
     heading : mapping
         Model and settings, which head the report.
+    prompts : mapping
+        How many of each run are behind the figures.
     missing : mapping
         Why a run is not in the tables, by its name.
 
@@ -31,6 +39,7 @@ def write_report(out: Path, heading: Mapping[str, Any], tables: Sequence[Table],
     out.mkdir(parents=True, exist_ok=True)
     whole = {
         **heading,
+        "prompts": dict(prompts),
         "tables": {t.key: [f.to_dict() for f in t.figures] for t in tables},
         "missing": dict(missing),
     }

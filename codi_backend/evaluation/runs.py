@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import CoDiConfig
-from ..data.world import SAMPLE_RATE, Scene, sample_scene
+from ..data.world import SAMPLE_RATE, sample_scene
 from ..model import CoDi
 from .judges import judge_image, judge_sound, judge_text, judge_video
 from .overlap import overlap
@@ -93,14 +93,14 @@ RUNS = {
     run.name: run
     for run in (
         *(Run(f"fidelity_{name}{suffix}", Whole(name), _QUICK, split=split) for name, suffix, split in _PROMPTS),
-        # How far the held-out scenes may fall behind is a narrow target, and so is chance.
         *(
-            Run(f"video_from_{name}{suffix}", Whole(name), ("video",), "paper", split, 2 if name == "text" else 1)
+            Run(f"video_from_{name}{suffix}", Whole(name), ("video",), "paper", split)
             for name, suffix, split in _PROMPTS
         ),
         # Of clips, what they would add is in the tables already: their pictures share the network.
         *(Run(name, prompt, _QUICK) for name, prompt in INTERPOLATIONS.items()),
         *(Run(name, Partial(), outputs, "paper", rounds=2) for name, outputs in COUPLINGS.items()),
+        # Chance is a narrow target.
         Run("coupling_none", Partial(), _QUICK, rounds=10),
         Run("coupling_none_video", Partial(), rounds=4),
         Run("held_video", Nothing(), ("audio",), "paper", held="video"),
@@ -149,8 +149,16 @@ def lacking(codi: CoDi, run: Run) -> str | None:
     return None
 
 
-def heading(codi: CoDi, weights: str, run: Run, settings: Settings) -> dict[str, Any]:
-    """What a run's results depend on; `weights` is the `fingerprint` of those that have a part in it."""
+def heading(codi: CoDi, weights: str, run: Run, settings: Settings, first: int = 0) -> dict[str, Any]:
+    """What a run's results depend on.
+
+    Parameters
+    ----------
+    weights : str
+        The `fingerprint` of those that have a part in it.
+    first : int
+        The prompt that it begins with, if another evaluation has those before.
+    """
     company = run.company(codi.config)
     return {
         "run": run.name,
@@ -161,6 +169,7 @@ def heading(codi: CoDi, weights: str, run: Run, settings: Settings) -> dict[str,
         **dataclasses.asdict(settings),
         "candidates": settings.candidates if run.alignment == "paper" and len({*run.streams, *company}) > 1 else 1,
         **({"companions": [name for name in codi.outputs if name in company]} if company else {}),
+        **({"first": first} if first else {}),
     }
 
 
@@ -174,10 +183,10 @@ def read_records(path: Path, heading: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def perform(codi: CoDi, run: Run, heading: dict[str, Any], path: Path, total: int, say: Callable[[str], None]) -> None:
-    """Generate and judge what the run's file lacks of `total` prompts; it is brought up to date after every batch.
+    """Generate and judge what the run's file lacks of `total` prompts, from the heading's first one on.
 
-    A record holds the attributes of its scene under "scene", the notes of its prompt, and under each output's name the
-    judged attributes.
+    The file is brought up to date after every batch. A record holds the attributes of its scene under "scene", the
+    notes of its prompt, and under each output's name the judged attributes.
     """
     records = read_records(path, heading)
     if len(records) >= total:
@@ -185,15 +194,15 @@ def perform(codi: CoDi, run: Run, heading: dict[str, Any], path: Path, total: in
     del records[len(records) // _BATCH * _BATCH :]  # so that the noise is the same however often it was interrupted
     begun, before = time.monotonic(), len(records)
     while len(records) < total:
-        first = len(records)
-        scenes = [sample_scene(_SCENE_SEED, i, run.split) for i in range(first, min(first + _BATCH, total))]
-        records += _batch(codi, run, heading, scenes, first)
+        size = min(_BATCH, total - len(records))
+        records += _batch(codi, run, heading, heading.get("first", 0) + len(records), size)
         _write(path, heading, records)
         left = (total - len(records)) * (time.monotonic() - begun) / (len(records) - before)
         say(f"{run.name}: {len(records)} of {total} prompts, {left / 60:.1f} minutes left")
 
 
-def _batch(codi: CoDi, run: Run, heading: dict[str, Any], scenes: Sequence[Scene], first: int) -> list[dict[str, Any]]:
+def _batch(codi: CoDi, run: Run, heading: dict[str, Any], first: int, size: int) -> list[dict[str, Any]]:
+    scenes = [sample_scene(_SCENE_SEED, i, run.split) for i in range(first, first + size)]
     options = {}
     if run.held:
         given = render(run.held, scenes).to(next(codi.parameters()).device)
