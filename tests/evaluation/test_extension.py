@@ -103,6 +103,14 @@ def test_a_run_that_the_report_lacks_is_made_from_the_start(folder, reports, tmp
     assert figures(report).items() >= figures(reports["begun"]).items()
 
 
+def test_a_report_without_tables(tmp_path):
+    path = tmp_path / "evaluation.json"
+    heading = {k: v for k, v in go(Oracle(), tmp_path, 2, runs=["held_video"]).items() if k != "missing"}
+    path.write_text(json.dumps({**heading, "tables": {}, "prompts": {}}))
+    report = go(Oracle(), tmp_path / "out", 2, runs=["held_video"], extend=path)
+    assert figures(report)["held", "video held → sound", "count"]["n"] == 2
+
+
 @pytest.mark.parametrize(
     ("contents", "options", "message"),
     [
