@@ -11,7 +11,7 @@ from ..selection import check_candidates
 from . import runs as codi_runs
 from . import tables as codi_tables
 from . import versatile_runs, versatile_tables
-from .extension import extended, read_report
+from .earlier_report import extended, read_report
 from .fingerprints import fingerprint
 from .report import write_report
 from .runs import Settings, choose, heading, lacking, perform, read_records

@@ -81,13 +81,11 @@ def together(a: Figure, b: Figure) -> Figure:
     both, weighted by their results.
     """
     n = a.n + b.n
-
-    def weighted(x: float, y: float) -> float:
-        return (a.n * x + b.n * y) / n
-
-    value = weighted(a.value, b.value)
-    targets = [f.target for f in (a, b) if f.target is not None]
-    target = {"target": weighted(*targets) if len(targets) == 2 else next(iter(targets), None), "goal": a.goal}
+    value = (a.n * a.value + b.n * b.value) / n
+    target: dict[str, Any] = {}
+    if aimed := [f for f in (a, b) if f.target is not None]:
+        aim = sum(f.n * f.target for f in aimed) / sum(f.n for f in aimed)
+        target = {"target": aim, "goal": aimed[0].goal}
     if a.right is not None and b.right is not None:
         return _share(b.row, b.column, a.right + b.right, n, target)
     if a.deviation is not None and b.deviation is not None:

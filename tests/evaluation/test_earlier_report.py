@@ -155,6 +155,7 @@ def test_means_together():
 def test_targets_together():
     (a,), (b,) = share("row", "colour", [True] * 30, target=0.5, goal="chance"), share("row", "colour", [False] * 10)
     assert (together(a, b).target, together(b, a).target, together(b, b).target) == (0.5, 0.5, None)
+    assert {together(a, b).goal, together(b, a).goal} == {"chance"}
     (c,) = share("row", "colour", [False] * 10, target=0.9, goal="chance")
     figure = together(a, c)
     assert (figure.value, figure.right, figure.n, figure.goal) == (0.75, 30, 40, "chance")

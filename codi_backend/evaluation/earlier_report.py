@@ -39,10 +39,10 @@ def read_report(path: Path, heading: Mapping[str, Any]) -> dict[str, Any]:
 
 def extended(report: Mapping[str, Any], tables: Sequence[Table]) -> list[Table]:
     """The tables with figures that are of the report's results, too."""
-    return [dataclasses.replace(t, figures=_all(report["tables"].get(t.key, ()), t.figures)) for t in tables]
+    return [dataclasses.replace(t, figures=_merged(report["tables"].get(t.key, ()), t.figures)) for t in tables]
 
 
-def _all(earlier: Sequence[Mapping[str, Any]], later: Sequence[Figure]) -> tuple[Figure, ...]:
+def _merged(earlier: Sequence[Mapping[str, Any]], later: Sequence[Figure]) -> tuple[Figure, ...]:
     figures = {}
     for facts in earlier:
         figure = Figure(**{name: value for name, value in facts.items() if name != "met"})
