@@ -352,7 +352,7 @@ class CoDi(nn.Module):
             How much of the start stays, see `sample`; 1 returns it as it is.
         candidates : int, optional
             Of how many candidates each result is the one whose streams agree best, see `sample`; the model's own number
-            by default, and 1 where they could not be compared. 4 take two to three times as long as 1. A result is the
+            by default, and 1 where they could not be compared. 6 take about three times as long as 1. A result is the
             same however many results are asked for.
 
         Returns

@@ -23,7 +23,7 @@ from .diffusion import (
     step_generators,
 )
 from .released import ReleasedDDIM
-from .selection import best_candidates, check_company
+from .selection import ROUNDS, best_candidates, check_company
 
 SAMPLERS = ("dpmpp_2m", "dpmpp_2m_sde", "ddim", "euler", "ddim_released")
 
@@ -115,8 +115,8 @@ def sample(
         which each result of each stream has to itself, as in `stream_noise`.
     candidates : int
         How many candidates every result has, for which `noise` is ``[candidates * B, ...]``: first of all results the
-        first candidate, see `stream_noise`. In the lower half of the timesteps only the best of them goes on, by
-        `best_candidates`. For two streams or more that hear each other.
+        first candidate, see `stream_noise`. In the lower half of the timesteps only the best two of them go on, in the
+        lowest sixth the better one, by `best_candidates`. For two streams or more that hear each other.
 
     Returns
     -------
@@ -165,10 +165,10 @@ def sample(
         return settings, settings | {"alignment": "released" if alignment == "released" else "none"}
 
     settings, quiet = listening()
-    undecided = candidates > 1
+    rounds = [(below, keep) for below, keep in ROUNDS if keep < candidates]
     for done, t in enumerate(timesteps, 1):
         streams = {name: schedulers[name].scale_model_input(latent, t) for name, latent in x.items()}
-        when = t.to(like.device).expand(len(like) * (candidates if undecided else 1))
+        when = t.to(like.device).expand(len(like) * candidates)
         drawn = draw()
         hearing = scale_at(alignment_scale, t, bool(held))
         last = diffuser(streams | held, when, conditions[-1], alignment_scale=hearing, **settings, **drawn)
@@ -178,12 +178,13 @@ def sample(
         eps = guesses[0]
         for scale, less, more in zip(scales, guesses, guesses[1:]):
             eps = {name: eps[name] + scale * (more[name] - less[name]) for name in x}
-        if undecided and (t < _SETTLED or done == len(timesteps)):
-            undecided = False
-            clean = {name: clean_latent(eps[name], latent, when) for name, latent in streams.items()}
-            best = best_candidates(diffuser, clean | held, candidates)
-            x, eps, held = ({name: rows[best] for name, rows in group.items()} for group in (x, eps, held))
-            conditions = [c[best] for c in conditions]
+        while rounds and (t < rounds[0][0] or done == len(timesteps)):
+            _, keep = rounds.pop(0)
+            clean = {name: clean_latent(eps[name], streams[name], when) for name in x}
+            best = best_candidates(diffuser, clean | held, candidates, keep)
+            candidates = keep
+            x, eps, held, streams = ({n: rows[best] for n, rows in group.items()} for group in (x, eps, held, streams))
+            when, conditions = when[best], [c[best] for c in conditions]
             settings, quiet = listening()
             generators = {name: [own[i] for i in best] for name, own in generators.items()}
             for scheduler in schedulers.values():

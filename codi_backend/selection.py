@@ -1,4 +1,4 @@
-"""Best of several: of a result's candidates the one goes on whose streams say the same."""
+"""Best of several: of a result's candidates, in two rounds, the one goes on whose streams say the same."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from torch.nn import functional as F
 from .config import CoDiConfig, DiffuserConfig
 from .diffuser import Diffuser
 from .diffuser.environment import moments, pooled, resampled
-from .diffusion import MAX_CANDIDATES
+from .diffusion import MAX_CANDIDATES, STEPS
+
+ROUNDS = ((STEPS / 2, 2), (STEPS / 6, 1))  # below which timestep how many candidates go on
 
 _TEMPERATURE = 0.1  # of latent alignment's InfoNCE between moments
 
@@ -42,12 +44,12 @@ def _comparable(config: DiffuserConfig, streams: Collection[str], alignment: str
     return alignment == "paper" and len(streams) > 1 and not config.deaf(streams)
 
 
-def best_candidates(diffuser: Diffuser, latents: Mapping[str, Tensor], candidates: int) -> Tensor:
-    """Which candidate of each result to keep: its place in the batch, ``[B]``.
+def best_candidates(diffuser: Diffuser, latents: Mapping[str, Tensor], candidates: int, keep: int = 1) -> Tensor:
+    """Which candidates of each result to keep: places in the batch, ``[keep * B]``, first of all results the best.
 
     Judged by what latent alignment has taught the environment encoders (InfoNCE, paper section 3.4): a candidate is
     good whose streams belong together more surely than each belongs to another candidate's. By plain similarity what is
-    easy to agree on would win, such as single objects.
+    easy to agree on would win, such as single objects. Between two candidates it is that similarity which decides.
 
     Parameters
     ----------
@@ -63,7 +65,18 @@ def best_candidates(diffuser: Diffuser, latents: Mapping[str, Tensor], candidate
             steps = min(a.shape[1], b.shape[1])
             score = score + _belonging(*(F.normalize(moments(resampled(t, steps)), dim=-1) for t in (a, b)), candidates)
     results = score.shape[1]
-    return score.argmax(0) * results + torch.arange(results, device=score.device)
+    best = score.argsort(dim=0, descending=True, stable=True)[:keep]
+    return (best * results + torch.arange(results, device=score.device)).flatten()
+
+
+def best_result(diffuser: Diffuser, latents: Mapping[str, Tensor]) -> int:
+    """The place of the best among results of one prompt, `latents` as in `best_candidates`: through all rounds."""
+    rows = torch.arange(len(next(iter(latents.values()))))
+    for _, keep in ROUNDS:
+        if len(rows) > keep:
+            group = {name: z[rows] for name, z in latents.items()}
+            rows = rows[best_candidates(diffuser, group, len(rows), keep).cpu()]
+    return int(rows[0])
 
 
 def _belonging(a: Tensor, b: Tensor, candidates: int) -> Tensor:

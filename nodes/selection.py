@@ -6,7 +6,7 @@ import comfy.model_management
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..codi_backend.selection import best_candidates
+from ..codi_backend.selection import best_result
 from .latents import codi_config
 from .model import Model
 from .streams import names_of, require_content, require_finite, split, split_masks, to_backend, with_masks
@@ -69,4 +69,4 @@ def _best(model, samples, names: list[str]) -> int:
     latents = {
         name: to_backend(z.to(model.load_device, network.get_dtype_inference()), name) for name, z in zip(names, scaled)
     }
-    return int(best_candidates(network.diffusion_model.diffuser, latents, len(scaled[0])))
+    return best_result(network.diffusion_model.diffuser, latents)

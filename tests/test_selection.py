@@ -13,7 +13,7 @@ from codi_backend.cli import main
 from codi_backend.diffusion import stream_noise
 from codi_backend.evaluation.similarity import compare_alignments
 from codi_backend.sampling import SAMPLERS, sample
-from codi_backend.selection import best_candidates, usual_candidates
+from codi_backend.selection import best_candidates, best_result, usual_candidates
 from codi_backend.training.samples import write_samples
 
 SHAPES = {"image": (2, 4, 8, 8), "audio": (2, 8, 8, 8)}
@@ -68,6 +68,24 @@ def test_streams_with_time_are_compared_moment_by_moment():
     assert best_candidates(Heard(), streams, 2).tolist() == [1]
 
 
+def test_the_better_ones_come_first():
+    """Of two results, whose candidates come one after the other, the worst is left out."""
+    streams = {
+        "image": latents(RED, BLUE, GREEN, GREEN, BLUE, RED),
+        "audio": latents(BLUE, BLUE, GREEN, GREEN, BLUE, BLUE),
+    }
+    assert best_candidates(Heard(), streams, 3, keep=2).tolist() == [2, 3, 4, 1]
+
+
+def test_between_the_last_two_it_is_likeness_that_decides():
+    """The first is most surely told from the others; but its streams are less alike than the second's."""
+    near = F.normalize(GREEN + 0.3 * BLUE, dim=-1)
+    streams = {"image": latents(GREEN, RED, RED), "audio": latents(near, RED, F.normalize(RED + BLUE, dim=-1))}
+    assert best_candidates(Heard(), streams, 3).tolist() == [0]
+    assert best_result(Heard(), streams) == 1
+    assert best_result(Heard(), {name: z[:1] for name, z in streams.items()}) == 0
+
+
 @pytest.fixture
 def run(codi):
     prompt = codi.prompt("text", ["three red stars", "a blue cross"])
@@ -80,13 +98,19 @@ def run(codi):
     return call
 
 
-def choose(monkeypatch, *candidates):
-    """Let these be the best of each result; returns the streams that they were chosen from."""
-    seen = []
+def choose(monkeypatch, *wanted):
+    """Let these be the best of each result, in the first of two rounds after another; what they were chosen from."""
+    seen, before = [], []
 
-    def best(diffuser, streams, number):
+    def best(diffuser, streams, number, keep):
         seen.append({name: z.clone() for name, z in streams.items()})
-        return torch.tensor(candidates) * len(candidates) + torch.arange(len(candidates))
+        winners = torch.tensor(wanted)
+        if keep == 2:
+            places = torch.stack([(winners + 1) % number, winners])
+        else:
+            places = torch.ones(1, len(wanted), dtype=torch.int64) if before == [2] else winners[None]
+        before[:] = [keep]
+        return (places * len(wanted) + torch.arange(len(wanted))).flatten()
 
     monkeypatch.setattr(sampling, "best_candidates", best)
     return seen
@@ -108,21 +132,35 @@ def test_the_kept_candidate_goes_on_as_if_alone(run, monkeypatch, sampler):
 
 
 def test_they_are_compared_by_estimates_of_what_they_become(run, monkeypatch):
-    """Once, in the middle; with the last step at the latest, when the estimate is the result."""
+    """With the last step at the latest, when the estimate is the result."""
     seen = choose(monkeypatch, 0, 1)
     out = run(2, steps=1, sampler="euler")
-    assert [len(z) for z in seen[0].values()] == [4, 4]
+    assert [len(z) for z in seen[0].values()] == [4, 4] and len(seen) == 1
     for name, z in out.items():
         torch.testing.assert_close(seen[0][name][[0, 3]], z, atol=1e-4, rtol=1e-4)
-    run(2, steps=9)
-    assert len(seen) == 2
+    out = run(3, steps=1, sampler="euler")
+    for name, z in out.items():
+        torch.testing.assert_close(seen[1][name][[0, 3]], z, atol=1e-4, rtol=1e-4)
+        assert torch.equal(seen[2][name], seen[1][name][[2, 5, 0, 3]])
+
+
+@pytest.mark.parametrize(("candidates", "rows"), [(5, [10, 4]), (2, [4])])
+def test_two_are_left_from_the_middle_and_one_from_a_sixth(run, monkeypatch, candidates, rows):
+    seen, done = choose(monkeypatch, 3, 0) if candidates > 2 else choose(monkeypatch, 1, 0), []
+    run(candidates, steps=20, progress=lambda step, steps: done.append(len(seen)))
+    assert [len(streams["image"]) for streams in seen] == rows
+    first, second = (done.index(n) for n in (len(rows) - 1, len(rows)))
+    assert second == 17, "timestep 150"
+    assert first == (11 if candidates > 2 else 0), "timestep 450"
 
 
 def test_with_a_held_stream(run, monkeypatch):
     seen = choose(monkeypatch, 0, 0)
     held = {"audio": torch.randn(SHAPES["audio"], generator=torch.Generator().manual_seed(5))}
     torch.testing.assert_close(run(3, held=held)["image"], run(held=held)["image"], atol=1e-4, rtol=1e-4)
-    assert torch.equal(seen[0]["audio"], torch.cat([held["audio"]] * 3))
+    assert [len(streams["audio"]) for streams in seen] == [6, 4]
+    for streams in seen:
+        assert torch.equal(streams["audio"], torch.cat([held["audio"]] * (len(streams["audio"]) // 2)))
 
 
 def test_with_a_start(run, monkeypatch):

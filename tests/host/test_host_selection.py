@@ -17,7 +17,7 @@ def results(host, empty):
 
 
 def test_the_backends_pick(host, run_node, tiny, results):
-    """That of `best_candidates` on the scaled latents, in place of which every result is tried."""
+    """That of `best_result` on the scaled latents, in place of which every result is tried."""
     model = tiny[0]
     diffuser, config = model.model.diffusion_model.diffuser, model.model.codi_config
     scale = host.module("nodes.streams").scale_factor
@@ -26,14 +26,14 @@ def test_the_backends_pick(host, run_node, tiny, results):
         names = ("image", "audio")
         like = next(diffuser.parameters())
         scaled = {n: z.to(like) * scale(n, config) for n, z in zip(names, results["samples"].unbind(), strict=True)}
-        best = int(host.module("codi_backend.selection").best_candidates(diffuser, scaled, 3))
+        best = host.module("codi_backend.selection").best_result(diffuser, scaled)
     for stream, rows in zip(picked["samples"].unbind(), results["samples"].unbind(), strict=True):
         assert torch.equal(stream, rows[best : best + 1])
 
 
 @pytest.mark.parametrize("best", [0, 2])
 def test_all_that_belongs_to_the_result_goes_along(host, run_node, tiny, results, monkeypatch, best):
-    monkeypatch.setattr(host.module("nodes.selection"), "best_candidates", lambda *_: torch.tensor([best]))
+    monkeypatch.setattr(host.module("nodes.selection"), "best_result", lambda *_: best)
     streams = host.module("nodes.streams")
     image, audio = results["samples"].unbind()
     masks = [torch.arange(3.0).reshape(3, 1, 1, 1).expand(3, 1, 8, 8), torch.ones(1, 1, 32, 8)]
