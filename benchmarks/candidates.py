@@ -26,20 +26,12 @@ from codi_backend.data.captions import caption
 from codi_backend.data.world import sample_scene
 from codi_backend.devices import place
 from codi_backend.diffuser.environment import pooled
-from codi_backend.evaluation.judges import judge_image, judge_sound, judge_text, judge_video
-from codi_backend.mini import CONFIG
+from codi_backend.evaluation.runs import SCENE_SEED, judge
 from codi_backend.modality import modality
 from codi_backend.selection import best_candidates, best_result
 
 Tokens = dict[str, Tensor]
-SCENES = 1000  # which training never drew
 HEARD = SimpleNamespace(clean_environment=lambda tokens: tokens)  # a diffuser that has heard them already
-JUDGES = {
-    "text": judge_text,
-    "image": judge_image,
-    "video": lambda clip: judge_video(clip, CONFIG.image_autoencoder.frame_rate),
-    "audio": lambda sound: judge_sound(sound, CONFIG.audio_autoencoder.mel.sample_rate),
-}
 
 
 def size(tokens: Tokens) -> int:
@@ -63,13 +55,13 @@ RULES: dict[str, Callable[[Tokens], int]] = {
 def make(codi: cb.CoDi, index: int, outputs: Sequence[str], results: int) -> tuple[Tokens, list[list[int | None]]]:
     """What is heard of each result of one prompt, and how many objects each stream of it has."""
     said = [a for bit, a in enumerate(("colour", "shape", "tempo")) if index >> bit & 1]
-    prompt = codi.prompt("text", [caption(sample_scene(SCENES, index), said)] * results)
+    prompt = codi.prompt("text", [caption(sample_scene(SCENE_SEED, index), said)] * results)
     latents = codi.generate_latents(prompt, outputs, seed=index, candidates=1)
     with torch.inference_mode():
         scale = {name: codi.autoencoders[modality(name).network].config.scale_factor for name in latents}
         heard = codi.diffuser.clean_environment({name: z * scale[name] for name, z in latents.items()})
     made = {n: codi.decode(n, z, seed=index) if n == "text" else codi.decode(n, z) for n, z in latents.items()}
-    counts = [[JUDGES[name](content[i]).count for name, content in made.items()] for i in range(results)]
+    counts = [[judge(codi, name, content[i])["count"] for name, content in made.items()] for i in range(results)]
     return {name: t.cpu() for name, t in heard.items()}, counts
 
 

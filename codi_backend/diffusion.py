@@ -11,6 +11,7 @@ from torch import Tensor
 from .modality import modality
 
 STEPS = 1000
+SETTLED = STEPS / 2  # the timestep below which streams no longer settle what they show
 MAX_CANDIDATES = 16
 _SAMPLES = 2**16  # whose numbers lie between those of a sample's candidates
 BETA_START, BETA_END = 0.00085, 0.012  # linear in their square roots

@@ -16,6 +16,7 @@ from .diffuser.joint import Strength
 from .diffusion import (
     BETA_END,
     BETA_START,
+    SETTLED,
     STEPS,
     alphas_cumprod,
     clean_latent,
@@ -26,8 +27,6 @@ from .released import ReleasedDDIM
 from .selection import ROUNDS, best_candidates, check_company
 
 SAMPLERS = ("dpmpp_2m", "dpmpp_2m_sde", "ddim", "euler", "ddim_released")
-
-_SETTLED = STEPS / 2  # the timestep below which streams no longer settle what they show
 
 
 def make_scheduler(sampler: str, steps: int) -> Any:
@@ -210,7 +209,7 @@ def scale_at(alignment_scale: float, timestep: float | Tensor, held: bool) -> fl
     noise and is heard well enough.
     """
     # The timestep comes last: to read it, a GPU has to be waited for.
-    return 1.0 if alignment_scale == 1 or held or timestep < _SETTLED else alignment_scale
+    return 1.0 if alignment_scale == 1 or held or timestep < SETTLED else alignment_scale
 
 
 def guidance_steps(guidance: float | Sequence[float], contexts: int) -> tuple[list[int], list[float]]:

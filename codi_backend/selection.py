@@ -13,9 +13,9 @@ from torch.nn import functional as F
 from .config import CoDiConfig, DiffuserConfig
 from .diffuser import Diffuser
 from .diffuser.environment import moments, pooled, resampled
-from .diffusion import MAX_CANDIDATES, STEPS
+from .diffusion import MAX_CANDIDATES, SETTLED, STEPS
 
-ROUNDS = ((STEPS / 2, 2), (STEPS / 6, 1))  # below which timestep how many candidates go on
+ROUNDS = ((SETTLED, 2), (STEPS / 6, 1))  # below which timestep how many candidates go on
 
 _TEMPERATURE = 0.1  # of latent alignment's InfoNCE between moments
 

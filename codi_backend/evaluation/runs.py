@@ -27,7 +27,7 @@ from .prompts import Guide, Mixed, Nothing, Partial, Whole, prompt_modalities, r
 ALL = ("text", "image", "video", "audio")
 _QUICK = ("text", "image", "audio")
 
-_SCENE_SEED = 1000  # scenes that training never drew
+SCENE_SEED = 1000  # scenes that training never drew
 _BATCH = 20
 
 
@@ -202,7 +202,7 @@ def perform(codi: CoDi, run: Run, heading: dict[str, Any], path: Path, total: in
 
 
 def _batch(codi: CoDi, run: Run, heading: dict[str, Any], first: int, size: int) -> list[dict[str, Any]]:
-    scenes = [sample_scene(_SCENE_SEED, i, run.split) for i in range(first, first + size)]
+    scenes = [sample_scene(SCENE_SEED, i, run.split) for i in range(first, first + size)]
     options = {}
     if run.held:
         given = render(run.held, scenes).to(next(codi.parameters()).device)
@@ -227,23 +227,25 @@ def _batch(codi: CoDi, run: Run, heading: dict[str, Any], first: int, size: int)
         record: dict[str, Any] = {"scene": {**facts, "onsets": _rounded(scene.onsets)}}
         record |= run.prompt.notes(scene, first + i)
         for name, content in generated.items():
-            record[name] = _judge(codi, name, content, i)
+            contents = content["waveform"] if name == "audio" else content
+            record[name] = judge(codi, name, contents[i])
         if run.fidelity is not None:
             record["image"]["overlap"] = round(overlap(generated["image"][i], options["start"][i]), 4)
         records.append(record)
     return records
 
 
-def _judge(codi: CoDi, name: str, generated: Any, i: int) -> dict[str, Any]:
+def judge(codi: CoDi, name: str, content: Any) -> dict[str, Any]:
+    """What is told of one content that the model has made: of a text, pixels, or a waveform ``[1, N]``."""
     if name == "text":
-        return {**dataclasses.asdict(judge_text(generated[i])), "text": generated[i]}
+        return {**dataclasses.asdict(judge_text(content)), "text": content}
     if name == "image":
-        judged = judge_image(generated[i])
+        judged = judge_image(content)
         return {"colour": judged.colour, "shape": judged.shape, "count": judged.count}
     if name == "audio":
-        judged = judge_sound(generated["waveform"][i], generated["sample_rate"])
+        judged = judge_sound(content, codi.config.audio_autoencoder.mel.sample_rate)
     else:
-        judged = judge_video(generated[i], codi.config.image_autoencoder.frame_rate)
+        judged = judge_video(content, codi.config.image_autoencoder.frame_rate)
     facts = {a: getattr(judged, a) for a in ("colour", "shape", "count", "tempo")}
     return {**facts, "onsets": _rounded(judged.onsets)}
 

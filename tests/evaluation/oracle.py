@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from codi_backend.conditioning import Prompt
-from codi_backend.config import CoDiConfig, ImageAutoencoderConfig, VisionEncoderConfig
+from codi_backend.config import AudioAutoencoderConfig, CoDiConfig, ImageAutoencoderConfig, VisionEncoderConfig
 from codi_backend.data import sample_scene
 from codi_backend.data.captions import caption
 from codi_backend.data.world import COLOURS, COUNTS, SHAPES, TEMPI
@@ -25,6 +25,7 @@ class Oracle(nn.Module):
         name="oracle",
         image_encoder=VisionEncoderConfig(),
         image_autoencoder=ImageAutoencoderConfig(frame_rate=6.25),
+        audio_autoencoder=AudioAutoencoderConfig(),
     )
     outputs = ("text", "image", "video", "audio")
     prompt_encoders = ("text", "image", "audio")
