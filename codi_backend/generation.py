@@ -19,11 +19,11 @@ from .conditioning import Prompt, interpolate
 from .config import CoDiConfig, ImageAutoencoderConfig
 from .contexts import MixedContext, mix
 from .devices import place
-from .media import spectrogram_picture, write_result
-from .media_files import read_picture, read_sound, read_text, read_video
+from .media.html_report import render_page, thumbnail
+from .media.read import read_audio, read_image, read_text, read_video
+from .media.write import spectrogram_picture, write_result
 from .modality import modality
 from .model import CoDi
-from .page import render_page, thumbnail
 from .parts import needed_parts
 from .selection import usual_candidates
 
@@ -146,9 +146,9 @@ def _read(name: str, path: str, usual: ImageAutoencoderConfig, frames: int | Non
     if modality(name).name == "text":
         return read_text(path)
     if name == "image":
-        return read_picture(path)[None]
+        return read_image(path)[None]
     if name == "audio":
-        samples, rate = read_sound(path)
+        samples, rate = read_audio(path)
         return samples[None], rate
     return read_video(path, frames or usual.frames, usual.frame_rate if hold else None)[None]
 

@@ -1,6 +1,33 @@
-"""The tiny model, in memory and as a file."""
+"""The tiny model, in memory and as a file; how many examples property tests try."""
+
+import os
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# Property tests (marker `property`) try few examples in the normal run, the same ones every time, and many with `-m
+# slow`. Their time depends on the machine, so there is no deadline.
+_COMMON = {"deadline": None, "suppress_health_check": list(HealthCheck)}
+settings.register_profile("quick", max_examples=25, derandomize=True, database=None, **_COMMON)
+settings.register_profile("slow", max_examples=int(os.environ.get("CODI_EXAMPLES", 10_000)), **_COMMON)
+
+
+def _slow(config: pytest.Config) -> bool:
+    expression = config.getoption("markexpr", "")
+    return "slow" in expression and "not slow" not in expression
+
+
+def pytest_configure(config):
+    settings.load_profile("slow" if _slow(config) else "quick")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config, items):
+    """Property tests belong to the normal run and, with more examples, to the slow one."""
+    if _slow(config):
+        for item in items:
+            if item.get_closest_marker("property"):
+                item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from codi_backend.media import save_wav
+from codi_backend.media.write import save_wav
 
 
 def picture(path, colour, size=(80, 70)):

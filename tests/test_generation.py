@@ -15,7 +15,7 @@ from whole import CONFIG, build_whole
 from codi_backend.cli import main
 from codi_backend.conditioning import interpolate
 from codi_backend.data import ShapesAndChimes
-from codi_backend.media import save_video, save_wav, to_picture
+from codi_backend.media.write import save_video, save_wav, to_picture
 from codi_backend.model import CoDi
 from codi_backend.parts import needed_parts
 

@@ -12,7 +12,7 @@ from codi_backend.checkpoints import read_parts, resolve
 from codi_backend.cli import main
 from codi_backend.data import ShapesAndChimes
 from codi_backend.evaluation import judge_image, judge_text
-from codi_backend.media import to_picture
+from codi_backend.media.write import to_picture
 from codi_backend.training.recipe import VERSATILE
 
 

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from ..autoencoders.mel import resample
 from ..config import CoDiConfig
-from ..media_files import read_picture, read_sound, read_text, read_video
+from ..media.read import read_audio, read_image, read_text, read_video
 from ..modality import modality
 from ..prompts.preprocess import square_image, square_video
 from .dataset import ShapesAndChimes
@@ -80,10 +80,10 @@ class Pairs(Dataset):
             if name == "text":
                 return read_text(path)
             if name == "audio":
-                return self._fit_sound(*read_sound(path))
+                return self._fit_sound(*read_audio(path))
             sizes = self.config.image_autoencoder
             if name == "image":
-                return square_image(read_picture(path)[None], sizes.image_size)[0]
+                return square_image(read_image(path)[None], sizes.image_size)[0]
             return square_video(read_video(path, sizes.frames, sizes.frame_rate)[None], sizes.image_size)[0]
 
     def _fit_sound(self, samples: Tensor, rate: int) -> Tensor:

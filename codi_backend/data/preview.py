@@ -10,7 +10,7 @@ from PIL import Image
 
 from ..autoencoders import LogMel
 from ..config import MelConfig
-from ..media import save_wav, spectrogram_picture, to_picture
+from ..media.write import save_wav, spectrogram_picture, to_picture
 from .dataset import ShapesAndChimes
 from .world import FRAME_RATE, SAMPLE_RATE
 

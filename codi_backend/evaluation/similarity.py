@@ -12,7 +12,7 @@ from torch.nn.functional import normalize
 
 from ..conditioning import Prompt, interpolate
 from ..config import ImageAutoencoderConfig
-from ..media_files import read_picture, read_sound, read_video
+from ..media.read import read_audio, read_image, read_video
 from ..model import CoDi
 from .prompts import prompt_modalities
 
@@ -112,9 +112,9 @@ def read_content(codi: CoDi, name: str, value: str) -> Any:
     if name == "text":
         return [value]
     if name == "image":
-        return read_picture(value)[None]
+        return read_image(value)[None]
     if name == "audio":
-        samples, rate = read_sound(value)
+        samples, rate = read_audio(value)
         return {"waveform": samples[None], "sample_rate": rate}
     usual = codi.config.image_autoencoder or ImageAutoencoderConfig()
     return read_video(value, usual.frames)[None]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..media import write_result
+from ..media.write import write_result
 from ..model import CoDi
 
 PROMPTS = ("three red stars, slowly", "one blue circle", "four green hearts, quickly", "shapes")

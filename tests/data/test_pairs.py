@@ -90,7 +90,7 @@ def test_sounds_are_cut_and_padded(tmp_path):
 
 
 def test_videos(tmp_path):
-    from codi_backend.media import save_video
+    from codi_backend.media.write import save_video
 
     brightness = torch.linspace(0, 1, 12)[None, :, None, None].expand(3, 12, 48, 64)
     save_video(tmp_path / "clip.mp4", brightness, 4.0)

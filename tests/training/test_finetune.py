@@ -18,7 +18,7 @@ from codi_backend.cli import main
 from codi_backend.config import CoDiConfig
 from codi_backend.conversion import convert
 from codi_backend.data.pairs import Pairs
-from codi_backend.media import save_video
+from codi_backend.media.write import save_video
 from codi_backend.model import CoDi
 from codi_backend.training import finetune as module
 from codi_backend.training.finetune import STAGES, finetune

@@ -11,7 +11,7 @@ import codi_backend as cb
 from codi_backend.cli import main
 from codi_backend.contexts import Context, MixedContext, concatenate, mix
 from codi_backend.diffusion import add_noise, alphas_cumprod, stream_noise
-from codi_backend.media import to_picture
+from codi_backend.media.write import to_picture
 from codi_backend.sampling import SAMPLERS, guidance_steps, make_scheduler, sample
 
 SMALL = {"image_size": 32, "steps": 2}

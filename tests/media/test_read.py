@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from codi_backend.media import save_video, save_wav
-from codi_backend.media_files import read_picture, read_sound, read_text, read_video
+from codi_backend.media.read import read_audio, read_image, read_text, read_video
+from codi_backend.media.write import save_video, save_wav
 
 RAMP = torch.linspace(0, 1, 8)
 
@@ -53,7 +53,7 @@ def test_pictures_of_any_mode(tmp_path, mode):
         picture = Image.fromarray(values)
         assert picture.mode == mode
     picture.save(tmp_path / "a.tiff")
-    pixels = read_picture(tmp_path / "a.tiff")
+    pixels = read_image(tmp_path / "a.tiff")
     assert pixels.shape == (3, 4, 6)
     torch.testing.assert_close(pixels[..., :3], torch.zeros(3, 4, 3), atol=0.02, rtol=0)
     torch.testing.assert_close(pixels[..., 3:], torch.ones(3, 4, 3), atol=0.02, rtol=0)
@@ -61,7 +61,7 @@ def test_pictures_of_any_mode(tmp_path, mode):
 
 def test_transparency_lies_on_white(tmp_path):
     Image.new("RGBA", (2, 2), (255, 0, 0, 102)).save(tmp_path / "a.png")
-    torch.testing.assert_close(read_picture(tmp_path / "a.png")[:, 0, 0], torch.tensor([1, 0.6, 0.6]))
+    torch.testing.assert_close(read_image(tmp_path / "a.png")[:, 0, 0], torch.tensor([1, 0.6, 0.6]))
 
 
 def test_pictures_stand_upright(tmp_path):
@@ -70,19 +70,19 @@ def test_pictures_stand_upright(tmp_path):
     picture = Image.new("RGB", (4, 2))
     picture.putpixel((0, 0), (255, 255, 255))
     picture.save(tmp_path / "a.png", exif=exif)
-    pixels = read_picture(tmp_path / "a.png")
+    pixels = read_image(tmp_path / "a.png")
     assert pixels.shape == (3, 4, 2) and pixels[0, 0, 1] == 1 and pixels.sum() == 3
 
 
 def test_large_pictures_are_reduced(tmp_path):
     Image.new("L", (4200, 4100), 255).save(tmp_path / "a.png")
-    assert read_picture(tmp_path / "a.png").shape == (3, 2050, 2100)
+    assert read_image(tmp_path / "a.png").shape == (3, 2050, 2100)
 
 
 @pytest.mark.parametrize(("rate", "read"), [(8000, 8000), (44100, 44100), (16001, 48000), (2000, 48000)])
 def test_sounds_of_any_rate(tmp_path, rate, read):
     save_wav(tmp_path / "a.wav", tone(rate, rate), rate)
-    samples, sample_rate = read_sound(tmp_path / "a.wav")
+    samples, sample_rate = read_audio(tmp_path / "a.wav")
     assert sample_rate == read and abs(samples.shape[1] - read) < 50
     middle = slice(read // 4, read // 2)
     torch.testing.assert_close(samples[:, middle], tone(read, read)[:, middle], atol=0.02, rtol=0)
@@ -92,12 +92,12 @@ def test_channels_are_averaged(tmp_path):
     with wave.open(str(tmp_path / "a.wav"), "wb") as file:
         file.setparams((2, 2, 16000, 0, "NONE", ""))
         file.writeframes(np.tile(np.int16([16384, -8192]), 1000).tobytes())
-    samples, _ = read_sound(tmp_path / "a.wav")
+    samples, _ = read_audio(tmp_path / "a.wav")
     torch.testing.assert_close(samples, torch.full((1, 1000), 0.125))
 
 
 def test_sound_of_a_video(clip):
-    samples, rate = read_sound(clip)
+    samples, rate = read_audio(clip)
     assert rate == 16000 and 32000 <= samples.shape[1] < 33024  # AAC comes in blocks of 1024
     torch.testing.assert_close(samples[:, 4000:28000], tone(32000, 16000)[:, 4000:28000], atol=0.05, rtol=0)
 
@@ -165,7 +165,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-@pytest.mark.parametrize("read", [read_text, read_picture, read_sound, lambda path: read_video(path, 4)])
+@pytest.mark.parametrize("read", [read_text, read_image, read_audio, lambda path: read_video(path, 4)])
 def test_mistakes_of_every_kind(tmp_path, read, mistake):
     make, message = MISTAKES[mistake]
     make(tmp_path / "x")
@@ -186,13 +186,13 @@ def torn(path):
 @pytest.mark.parametrize(
     ("make", "read", "message"),
     [
-        (nan_picture, read_picture, "not finite"),
-        (torn, read_picture, "cannot be read as a picture"),
-        (lambda path: Image.new("1", (20000, 10000)).save(path, "PNG"), read_picture, "enormous: bring it below"),
-        (lambda path: Image.new("L", (9, 9)).save(path, "PNG"), read_sound, "has no sound track"),
-        (lambda path: float_wav(path, [0, np.nan, 0]), read_sound, "not finite"),
-        (lambda path: float_wav(path, []), read_sound, "x.* (is empty|cannot be read)"),
-        (lambda path: float_wav(path, np.zeros(601 * 8000)), read_sound, "more than 10 minutes"),
+        (nan_picture, read_image, "not finite"),
+        (torn, read_image, "cannot be read as a picture"),
+        (lambda path: Image.new("1", (20000, 10000)).save(path, "PNG"), read_image, "enormous: bring it below"),
+        (lambda path: Image.new("L", (9, 9)).save(path, "PNG"), read_audio, "has no sound track"),
+        (lambda path: float_wav(path, [0, np.nan, 0]), read_audio, "not finite"),
+        (lambda path: float_wav(path, []), read_audio, "x.* (is empty|cannot be read)"),
+        (lambda path: float_wav(path, np.zeros(601 * 8000)), read_audio, "more than 10 minutes"),
         (lambda path: float_wav(path, [0.5] * 99), lambda path: read_video(path, 4), "has no picture track"),
     ],
 )

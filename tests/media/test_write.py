@@ -10,7 +10,7 @@ import torch
 
 from codi_backend.autoencoders import LogMel
 from codi_backend.config import MelConfig
-from codi_backend.media import save_video, save_wav, spectrogram_picture, to_picture
+from codi_backend.media.write import save_video, save_wav, spectrogram_picture, to_picture
 
 
 def read(path):

@@ -13,10 +13,10 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-from .autoencoders import LogMel
-from .autoencoders.mel import resample
-from .config import MelConfig
-from .media import spectrogram_picture, to_picture
+from ..autoencoders import LogMel
+from ..autoencoders.mel import resample
+from ..config import MelConfig
+from .write import spectrogram_picture, to_picture
 
 _THUMBNAIL = (288, 96)  # pixels at most
 

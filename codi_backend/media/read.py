@@ -30,7 +30,7 @@ def read_text(path: str | os.PathLike) -> str:
         return file.read(1_000_000).strip()
 
 
-def read_picture(path: str | os.PathLike) -> Tensor:
+def read_image(path: str | os.PathLike) -> Tensor:
     """A picture file -> pixels ``[3, H, W]`` in 0..1.
 
     Upright as its EXIF data say, what is transparent on white; of an animation the first frame. Pictures of 4096 pixels
@@ -63,7 +63,7 @@ def read_picture(path: str | os.PathLike) -> Tensor:
     return torch.from_numpy(np.array(flat)).permute(2, 0, 1).float() / 255
 
 
-def read_sound(path: str | os.PathLike) -> tuple[Tensor, int]:
+def read_audio(path: str | os.PathLike) -> tuple[Tensor, int]:
     """The sound of a sound or video file -> mono samples ``[1, N]`` and their rate in Hz.
 
     Channels are averaged. Rates that are hard to convert further become 48000 Hz.

@@ -12,8 +12,8 @@ import numpy as np
 from PIL import Image
 from torch import Tensor, nn
 
-from .config import CoDiConfig
-from .modality import MODALITIES
+from ..config import CoDiConfig
+from ..modality import MODALITIES
 
 _VIDEO_SIDE = 256  # pixels; players show smaller videos as stamps, or blurred
 _BT709, _LIMITED = 1, 1  # as FFmpeg numbers colour spaces and ranges
