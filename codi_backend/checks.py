@@ -8,6 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+AUDIO_LIMIT = 100.0
+"""Samples of audio lie in -1..1. Some files overshoot that, but not by as much."""
+
 
 def require_finite(values: Tensor | np.ndarray, what: str, remedy: str, limit: float | None = None) -> None:
     """Refuse numbers that cannot be right.

@@ -169,10 +169,12 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
     p.add_argument("--seed", type=int, help="seed of weights, data and noise (default: 0)")
     p.add_argument("--threads", type=int, help="CPU threads; one each lets two stages run side by side")
     own = p.add_argument_group("your own data")
-    own.add_argument("--data", help="folder of files that share names, with captions as .txt; or a manifest .csv or "
-                     ".jsonl with text, image, video, audio; or webdataset .tar files")  # fmt: skip
+    own.add_argument("--data", help="folder of files that share names, with captions as .txt; or a manifest .csv, "
+                     ".tsv, .jsonl or .json with text, image, video, audio; or webdataset .tar files")  # fmt: skip
     own.add_argument("--init", nargs="+", metavar="FILE", help="checkpoint files to start from (default: mini)")
     own.add_argument("--streams", nargs=2, metavar="MODALITY", help="the pair that alignment trains, as in image audio")
+    own.add_argument("--skip-broken", action="store_true", help="leave out entries that cannot be used, and list them "
+                     "in left_out.txt in the run folder")  # fmt: skip
     machine = p.add_argument_group("machine")
     machine.add_argument("--precision", choices=("no", "bf16", "fp16"), help="mixed precision (default: no)")
     machine.add_argument("--micro-batches", type=int, default=1, help="parts to take a batch in, to save memory")
@@ -208,11 +210,19 @@ def _train(options: argparse.Namespace) -> None:
         chosen = dataclasses.replace(finetune.OPTIONS, **changes)
         out, init = options.out or Path("runs/own"), options.init or ["mini"]
         finetune.finetune(
-            options.stage, Path(options.data), out, init, options.streams or (), chosen, report, execution
+            options.stage,
+            Path(options.data),
+            out,
+            init,
+            options.streams or (),
+            chosen,
+            report,
+            execution,
+            options.skip_broken,
         )
         return
-    if options.init or options.streams:
-        raise ValueError("--init and --streams are for your own data: give it with --data.")
+    if options.init or options.streams or options.skip_broken:
+        raise ValueError("--init, --streams and --skip-broken are for your own data: give it with --data.")
 
     from .training.recipe import OPTIONS, STAGES, VERSATILE, run_stage
 

@@ -220,8 +220,8 @@ def test_only_what_is_needed_is_loaded(generate, monkeypatch, tmp_path):
     [
         (["--hold", "video=nowhere.mp4"], "There is no file nowhere.mp4"),
         (["--hold", "audio=a.png"], "There is no file a.png"),
-        (["--image", "a.wav"], "a.wav cannot be read as a picture"),
-        (["--audio", "a.png"], "a.png has no sound track"),
+        (["--image", "a.wav"], "a.wav cannot be read as an image"),
+        (["--audio", "a.png"], "a.png has no audio track"),
         (["--video", "a.txt"], "a.txt cannot be read as a video"),
         (["--frames", "99", "--outputs", "video"], "99 frames"),
     ],

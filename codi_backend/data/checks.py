@@ -3,79 +3,136 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from torch.utils.data import DataLoader, Dataset
 
-from .entries import ENDINGS, Entry
+from .broken import SHOWN, Broken, first_names
+from .contents import Entry
+from .endings import ENDINGS
+from .manifests import exists
 from .pairs import Pairs
 
-_SHOWN = 5  # offenders that a message names
 
-
-def check_entries(pairs: Pairs, report: Callable[[str], None] = print) -> None:
+def check_entries(pairs: Pairs, report: Callable[[str], None] = print, broken: Broken | None = None) -> Pairs:
     """Report how many entries there are of each modality, and refuse data that lack what is asked for.
 
     No content is read; see `read_all`.
 
+    Parameters
+    ----------
+    pairs : Pairs
+    report : callable
+        Is given lines for the user.
+    broken : Broken, optional
+        Where entries are noted that lack a caption or whose files are missing, if they are to be left out. By default
+        the data are refused.
+
+    Returns
+    -------
+    Pairs
+        The same data without these entries.
+
     Raises
     ------
     ValueError
-        If no entry has all that is asked for, or some have all of it but the caption.
+        If no entry has all that is asked for, or some have all of it but the caption, or files of some are missing.
     """
+    broken = broken or Broken()
     needed = _listed(pairs.modalities)
     counts = {name: sum(name in entry.contents for entry in pairs.every) for name in ENDINGS}
     found = ", ".join(f"{count} with {name}" for name, count in counts.items())
-    report(f"{pairs.source}: {len(pairs.every)} entries, {found}; {len(pairs)} with {needed}.")
+    own = sum(entry.contents.get("audio", 0) == entry.contents.get("video", 1) for entry in pairs.every)
+    tracks = f" ({own} of the audio tracks are those of videos)" if own else ""
+    report(f"{pairs.source}: {len(pairs.every)} entries, {found}{tracks}; {len(pairs)} with {needed}.")
     contents = [name for name in pairs.modalities if name != "text"]
-    silent = [e for e in pairs.every if contents and e.contents.keys() & {*contents, "text"} == set(contents)]
-    if "text" in pairs.modalities and silent:
+    lacking = [entry for entry in pairs.every if not entry.contents.keys() >= set(pairs.modalities)]
+    silent = [entry for entry in lacking if contents and entry.contents.keys() >= set(contents)]
+    if silent and not broken.skip:
         raise ValueError(
             f"{len(silent)} of the {len(silent) + len(pairs)} entries of {pairs.source} with {_listed(contents)} "
-            f"have no caption: {_names(silent)}. Write it into a .txt file of the same name, or into the manifest."
+            f"have no caption: {_names(silent)}. Write it into a .txt file of the same name, or into the manifest; or "
+            "leave out such entries with --skip-broken."
         )
+    for entry in silent:
+        broken.add(entry.name, f"{entry.name} has no caption.")
     if not pairs.entries:
         raise ValueError(
             f"No entry of {pairs.source} has {needed} ({found}): give files of the same name, or put them on one line "
             "of the manifest."
         )
-    if others := [entry for entry in pairs.every if not entry.contents.keys() >= set(pairs.modalities)]:
+    if others := [entry for entry in lacking if not contents or not entry.contents.keys() >= set(contents)]:
         report(f"{len(others)} entries lack some of {needed} and are left out: {_names(others)}.")
+    rows = []
+    for row, entry in enumerate(pairs.entries):
+        files = [content for name in pairs.modalities if isinstance(content := entry.contents[name], Path)]
+        if missing := [file for file in files if not exists(file)]:
+            broken.add(entry.name, f"There is no file {missing[0]}, which {entry.name} names.")
+        else:
+            rows.append(row)
+    broken.check(pairs.source)
+    return pairs.at(rows)
 
 
-def read_all(pairs: Pairs, workers: int = 0) -> Iterator[dict[str, Any]]:
-    """All items in order, read by `workers` processes.
+def read_all(
+    pairs: Pairs,
+    workers: int = 0,
+    broken: Broken | None = None,
+    read: Callable[[int], Any] | None = None,
+) -> Iterator[tuple[int, Any]]:
+    """All rows in order with what is read of them, by `workers` processes.
 
-    `ValueError` at the first few that cannot be read, or whose captions are empty, with the reason for each.
+    Parameters
+    ----------
+    pairs : Pairs
+    workers : int
+        Processes that read.
+    broken : Broken, optional
+        Where entries are noted that cannot be read, if they are to be left out.
+    read : callable, optional
+        Reads a row; by default ``pairs[row]``.
+
+    Raises
+    ------
+    ValueError
+        At the first few entries that cannot be read, or whose captions are empty, with the reason for each; or if none
+        can be read.
     """
-    faults = []
-    for item in DataLoader(_Guarded(pairs), batch_size=None, num_workers=workers, collate_fn=_as_it_is):
-        if isinstance(item, str):
-            faults.append(item)
-        elif not faults:
-            yield item
-        if len(faults) == _SHOWN:
-            break
-    if faults:
-        more = " There may be more." if len(faults) == _SHOWN else ""
-        raise ValueError(f"{pairs.source} holds what cannot be read. {' '.join(faults)}{more}")
+    broken = broken or Broken()
+    count, before = 0, len(broken.faults)
+    rows = _Guarded(pairs, read or pairs.__getitem__)
+    for row, item in enumerate(DataLoader(rows, batch_size=None, num_workers=workers, collate_fn=_as_it_is)):
+        if isinstance(item, _Unreadable):
+            broken.add(pairs.entries[row].name, item)
+            if not broken.skip and len(broken.faults) == SHOWN:
+                broken.check(pairs.source, row + 1 == len(pairs))
+        elif broken.skip or not broken.faults:
+            count += 1
+            yield row, item
+    broken.check(pairs.source)
+    if not count and len(broken.faults) > before:
+        raise ValueError(f"Nothing of {pairs.source} can be read. {broken.reasons()}")
+
+
+class _Unreadable(str):
+    """Why an entry cannot be read."""
 
 
 class _Guarded(Dataset):
     """Items, or sentences about what is wrong with them."""
 
-    def __init__(self, pairs: Pairs):
-        self.pairs = pairs
+    def __init__(self, pairs: Pairs, read: Callable[[int], Any]):
+        self.pairs, self.read = pairs, read
 
     def __len__(self) -> int:
         return len(self.pairs)
 
-    def __getitem__(self, index: int) -> dict[str, Any] | str:
+    def __getitem__(self, index: int) -> Any:
         try:
-            item = self.pairs[index]
+            return self.read(index)
         except (ValueError, OSError) as error:
-            return str(error)
-        return item if item.get("text", "a caption") else f"The caption of {self.pairs.entries[index].name} is empty."
+            return _Unreadable(error)
 
 
 def _as_it_is(item: Any) -> Any:
@@ -87,5 +144,4 @@ def _listed(words: Sequence[str]) -> str:
 
 
 def _names(entries: Sequence[Entry]) -> str:
-    names = ", ".join(entry.name for entry in entries[:_SHOWN])
-    return names + (" ..." if len(entries) > _SHOWN else "")
+    return first_names([entry.name for entry in entries])

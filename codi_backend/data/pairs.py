@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,18 +16,22 @@ from torch.utils.data import Dataset
 
 from ..autoencoders.mel import resample
 from ..config import CoDiConfig
-from ..media.read import read_audio, read_image, read_text, read_video
+from ..media.read import probe, read_audio, read_image, read_video
 from ..modality import modality
 from ..prompts.preprocess import square_image, square_video
+from .broken import Broken
+from .contents import Entry, as_file
 from .dataset import ShapesAndChimes
-from .entries import Entry, as_file, find_entries
+from .entries import find_entries
+from .text_bytes import read_caption
 
 
 class Pairs(Dataset):
     """Those entries of a user's data that have all of some modalities, read at the sizes of a model.
 
     An item is a dict with these modalities: ``image [3, S, S]`` and ``video [3, T, S, S]`` in 0..1, the central square
-    of the file's; ``audio [1, N]`` at the model's rate, cut or padded with silence to its length; ``text`` str.
+    of the file's; ``audio [1, N]`` at the model's rate, cut or padded with silence to its length; ``text`` str. Audio
+    and video that last longer than the model's are cropped: ``pairs[row]`` is their start, see `read` for others.
 
     Parameters
     ----------
@@ -47,19 +53,81 @@ class Pairs(Dataset):
                 raise ValueError(f"The model has no {name} autoencoder: train without {name}.")
         self.every, self.config, self.modalities, self.source = entries, config, tuple(modalities), source
         self.entries = [entry for entry in entries if entry.contents.keys() >= set(modalities)]
+        self._spare: dict[int, float] = {}
 
     @classmethod
-    def find(cls, data: str | os.PathLike, config: CoDiConfig, modalities: Sequence[str]) -> Pairs:
-        """What `find_entries` finds."""
-        return cls(find_entries(data), config, modalities, str(data))
+    def find(
+        cls,
+        data: str | os.PathLike,
+        config: CoDiConfig,
+        modalities: Sequence[str],
+        note: Callable[[str], None] | None = None,
+        broken: Broken | None = None,
+    ) -> Pairs:
+        """What `find_entries` finds. Where audio is asked for, videos without a file for it give their own track."""
+        entries = find_entries(data, note, broken)
+        if "audio" in modalities:
+            entries = [_with_own_audio(entry) for entry in entries]
+        return cls(entries, config, modalities, str(data))
 
     def __len__(self) -> int:
         return len(self.entries)
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        if not 0 <= index < len(self):
-            raise IndexError(index)
-        return {name: self._read(name, self.entries[index].contents[name]) for name in self.modalities}
+    def __getitem__(self, row: int) -> dict[str, Any]:
+        return self.read(row)
+
+    def read(self, row: int, position: float = 0.0) -> dict[str, Any]:
+        """An item, whose audio and video are cropped at the same time.
+
+        Parameters
+        ----------
+        row : int
+        position : float
+            Where the crop lies in what lasts longer than the model: from 0, its start, to 1, its end.
+
+        Raises
+        ------
+        ValueError, OSError
+            With a sentence that names the file, or the entry if its caption is empty.
+        """
+        if not 0 <= row < len(self):
+            raise IndexError(row)
+        entry = self.entries[row]
+        start = position * self.spare(row) if position else 0.0
+        item: dict[str, Any] = {}
+        with ExitStack() as stack:
+            for name in self.modalities:
+                content = entry.contents[name]
+                if not isinstance(content, str):
+                    content = stack.enter_context(as_file(content))
+                item[name] = self._read(name, content, start)
+        if not item.get("text", "a caption"):
+            raise ValueError(f"The caption of {entry.name} is empty.")
+        return item
+
+    def spare(self, row: int) -> float:
+        """Seconds by which those of an entry's audio and video that are asked for outlast the model; at least 0."""
+        if row not in self._spare:
+            spare = []
+            for name, model in self._seconds().items():
+                with as_file(self.entries[row].contents[name]) as path:
+                    info = probe(path)
+                lasts = info.video_seconds if name == "video" else info.audio_seconds
+                spare.append((lasts or 0.0) - model)
+            self._spare[row] = max(0.0, min(spare, default=0.0))
+        return self._spare[row]
+
+    def crops(self, row: int, most: int) -> list[float]:
+        """At most `most` positions of crops, spread over an entry: one if it lasts less than 1.5 times the model's."""
+        seconds = max(self._seconds().values(), default=0.0)
+        count = min(most, 1 + int(self.spare(row) / seconds + 0.5)) if seconds else 1
+        return [k / max(1, count - 1) for k in range(count)]
+
+    def at(self, rows: Sequence[int]) -> Pairs:
+        """The same data without those of its rows that are not named."""
+        left_out = {id(self.entries[row]) for row in {*range(len(self))} - {*rows}}
+        kept = [entry for entry in self.every if id(entry) not in left_out]
+        return Pairs(kept, self.config, self.modalities, self.source)
 
     def only(self, modalities: Sequence[str]) -> Pairs:
         """The same data, asked for other modalities."""
@@ -68,29 +136,53 @@ class Pairs(Dataset):
     def batch(self, step: int, size: int, seed: int, modalities: Sequence[str] | None = None) -> dict[str, Any]:
         """The items of one training step, stacked; texts are a list. A function of the arguments alone.
 
-        Every entry comes once before any comes again, in an order that follows from the seed.
+        Every entry comes once before any comes again, in an order that follows from the seed. What lasts longer than
+        the model is cropped anew each time.
         """
         pairs = self if modalities is None or tuple(modalities) == self.modalities else self.only(modalities)
-        return ShapesAndChimes.collate([pairs[row] for row in shuffled_rows(step, size, seed, len(pairs))])
+        positions = np.random.default_rng((seed, step, 6)).random(size).tolist()
+        rows = shuffled_rows(step, size, seed, len(pairs))
+        return ShapesAndChimes.collate([pairs.read(row, position) for row, position in zip(rows, positions)])
 
-    def _read(self, name: str, content: Any) -> Tensor | str:
-        if name == "text" and isinstance(content, str):
-            return content
-        with as_file(content) as path:
-            if name == "text":
-                return read_text(path)
-            if name == "audio":
-                return self._fit_sound(*read_audio(path))
-            sizes = self.config.image_autoencoder
-            if name == "image":
-                return square_image(read_image(path)[None], sizes.image_size)[0]
-            return square_video(read_video(path, sizes.frames, sizes.frame_rate)[None], sizes.image_size)[0]
+    def _seconds(self) -> dict[str, float]:
+        """How long the model's audio and video last, of those that are asked for."""
+        seconds = {}
+        if "video" in self.modalities:
+            seconds["video"] = self.config.image_autoencoder.frames / self.config.image_autoencoder.frame_rate
+        if "audio" in self.modalities:
+            seconds["audio"] = self.config.audio_autoencoder.seconds
+        return seconds
 
-    def _fit_sound(self, samples: Tensor, rate: int) -> Tensor:
+    def _read(self, name: str, content: str | Path, start: float) -> Tensor | str:
+        if name == "text":
+            return content if isinstance(content, str) else read_caption(content)
+        if name == "audio":
+            seconds = self.config.audio_autoencoder.seconds
+            return self._fit_audio(*read_audio(content, start=start, seconds=seconds))
+        sizes = self.config.image_autoencoder
+        if name == "image":
+            return square_image(read_image(content)[None], sizes.image_size)[0]
+        video = read_video(content, sizes.frames, sizes.frame_rate, start=start)
+        return square_video(video[None], sizes.image_size)[0]
+
+    def _fit_audio(self, samples: Tensor, rate: int) -> Tensor:
         sizes = self.config.audio_autoencoder
         length = round(sizes.seconds * sizes.mel.sample_rate)
         samples = resample(samples[:, : -(-length * rate // sizes.mel.sample_rate)], rate, sizes.mel.sample_rate)
         return F.pad(samples, (0, length - samples.shape[-1]))
+
+
+def _with_own_audio(entry: Entry) -> Entry:
+    """The entry with its video as audio, too, if that has a track and there is no other audio."""
+    video = entry.contents.get("video")
+    if video is None or "audio" in entry.contents:
+        return entry
+    try:
+        with as_file(video) as path:
+            silent = not probe(path).audio_tracks
+    except (ValueError, OSError):  # it cannot be read, which is said where it is
+        silent = False
+    return entry if silent else Entry(entry.name, entry.contents | {"audio": video})
 
 
 def shuffled_rows(step: int, size: int, seed: int, count: int) -> list[int]:

@@ -6,12 +6,13 @@ import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from ..checkpoints import Source, read_parts, save_parts
+from ..data.broken import Broken
 from ..data.checks import check_entries, read_all
 from ..data.pairs import Pairs
 from ..modality import modality
@@ -21,9 +22,14 @@ from .autoencoders import AutoencoderStage
 from .bridging import BridgingStage
 from .diffusers import DiffuserStage
 from .execution import Execution
+from .identity import data_digest, weights_digest
 from .loop import Options, Stage, train
 from .pair_latents import PairLatents
+from .state import check_identity
 from .vocoder import VocoderStage
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 OPTIONS = Options(steps=1000, batch_size=16, learning_rate=1e-4, warmup=100, save_every=250)
 STAGES = (
@@ -42,11 +48,12 @@ STAGES = (
 
 @dataclass(frozen=True)
 class _Plan:
-    """What a stage reads: modalities of the data and parts of the model; and the parts that it trains."""
+    """What a stage reads: modalities of the data and parts of the model; the parts that it trains; its run's name."""
 
     modalities: tuple[str, ...]
     parts: tuple[str, ...]
     trained: tuple[str, ...]
+    name: str
 
 
 def finetune(
@@ -58,6 +65,7 @@ def finetune(
     options: Options = OPTIONS,
     report: Callable[[str], None] = print,
     execution: Execution | None = None,
+    skip_broken: bool = False,
 ) -> list[Path]:
     """Train one stage on a user's data, or go on where it stopped.
 
@@ -72,7 +80,11 @@ def finetune(
     init : str, path or iterable of paths
         The checkpoint to start from, as for `CoDi.load`.
     streams : pair of str
-        For alignment, the streams that learn to listen to each other.
+        For alignment, the streams that learn to attend to each other.
+    skip_broken : bool
+        Leave out entries that cannot be used: without a caption, in faulty rows of a manifest, or with files that are
+        missing or unreadable. ``left_out.txt`` beside the stage's state lists them with the reasons. By default they
+        are refused.
 
     Returns
     -------
@@ -83,31 +95,42 @@ def finetune(
     Raises
     ------
     FileNotFoundError, ValueError
-        With a sentence about what is wrong with the arguments, the data or the checkpoint.
+        With a sentence about what is wrong with the arguments, the data or the checkpoint, or about an earlier run in
+        `out` that had other data or began with another checkpoint.
     """
     execution = execution or Execution()
     plan = _plan(stage, tuple(streams))
     whole = read_parts(init)
     accelerator = execution.accelerator()
-    pairs = Pairs.find(data, whole.config, plan.modalities)
-    check_entries(pairs, report if accelerator.is_main_process else _silent)
+    say = report if accelerator.is_main_process else _silent
+    broken = Broken(skip_broken)
+    pairs = check_entries(Pairs.find(data, whole.config, plan.modalities, say, broken), say, broken)
     torch.manual_seed(options.seed)
     codi = CoDi.load(init, only=plan.parts)
     deaf = [part for part in plan.trained if stage == "alignment" and codi.parts()[part].environment_encoder is None]
     if deaf:
         raise ValueError(f"{' and '.join(deaf)} of these files have no connectors to train: take the current edition.")
+    folder = out / plan.name
+    weights = weights_digest(codi.parts()[part] for part in plan.parts)
+    identity = {"stage": plan.name, "data": data_digest(pairs), "init": weights}
+    if not check_identity(folder / "state.pt", identity):
+        say(f"{folder} is the run of an older edition, which did not note data and checkpoint: they are taken to be "
+            "the same.")  # fmt: skip
     codi.to(accelerator.device)
-    # The first process reads and encodes, the others take what it has written.
-    with accelerator.main_process_first():
-        if stage == "alignment" or stage.startswith("diffuser"):
-            latents = PairLatents.load_or_encode(out, codi, pairs, execution.workers, report)
-            learner: Stage = _on_latents(stage, codi, latents, pairs)
-        else:
-            if accelerator.is_main_process:
-                for _ in read_all(pairs, execution.workers):
-                    pass
-            learner = _on_contents(stage, codi, pairs)
-    record = {**train(learner, options, out, report, execution), "data": str(data), "entries": len(pairs)}
+    if stage == "alignment" or stage.startswith("diffuser"):
+        # The first process reads and encodes, the others take what it has written.
+        with accelerator.main_process_first():
+            latents = PairLatents.load_or_encode(out, codi, pairs, execution.workers, report, broken)
+        entries = len(latents.captions)
+        learner: Stage = _on_latents(stage, codi, latents, pairs)
+    else:
+        pairs = pairs.at(_readable(pairs, accelerator, execution.workers, broken))
+        entries = len(pairs)
+        learner = _on_contents(stage, codi, pairs)
+    if accelerator.is_main_process:
+        _report_left_out(broken, folder / "left_out.txt", report)
+    record = train(learner, options, out, report, execution, identity)
+    record |= {"data": str(data), "entries": entries, "left_out": len(broken.faults)}
     paths = [out / f"{whole.config.name}_{part}.safetensors" for part in plan.trained]
     if accelerator.is_main_process:
         for part, path in zip(plan.trained, paths):
@@ -134,12 +157,13 @@ def _plan(stage: str, streams: tuple[str, ...]) -> _Plan:
         networks = tuple(dict.fromkeys(modality(m).network for m in streams))
         trained = tuple(f"diffuser.{network}" for network in networks)
         parts = (*trained, *(f"autoencoders.{network}" for network in networks), "prompt_encoders.text")
-        return _Plan((*streams, "text"), parts, trained)
+        name = "_".join(("alignment", *streams)) if kind == "alignment" else f"refine_{name}"
+        return _Plan((*streams, "text"), parts, trained, name)
     if kind == "bridging":
         trained = (f"prompt_encoders.{modality(name).network}",)
-        return _Plan((name, "text"), (*trained, "prompt_encoders.text"), trained)
+        return _Plan((name, "text"), (*trained, "prompt_encoders.text"), trained, stage)
     name = "audio" if kind == "vocoder" else name
-    return _Plan((name,), (f"autoencoders.{name}",), (f"autoencoders.{name}",))
+    return _Plan((name,), (f"autoencoders.{name}",), (f"autoencoders.{name}",), stage)
 
 
 def _on_latents(stage: str, codi: CoDi, latents: PairLatents, pairs: Pairs) -> Stage:
@@ -173,6 +197,32 @@ def _keeping(module: nn.Module, make: Callable[[], Stage]) -> Stage:
     made = make()
     module.load_state_dict(kept)
     return made
+
+
+def _readable(pairs: Pairs, accelerator: Accelerator, workers: int, broken: Broken) -> list[int]:
+    """The rows that can be read; the first process reads them all and tells the others."""
+    from accelerate.utils import broadcast_object_list
+
+    found: list[Any] = [None]
+    if accelerator.is_main_process:
+        before = len(broken.faults)
+        try:
+            rows = [row for row, _ in read_all(pairs, workers, broken)]
+            found = [(rows, broken.faults[before:], None)]
+        except ValueError as error:
+            found = [([], [], str(error))]
+    rows, faults, error = broadcast_object_list(found)[0]
+    if error:
+        raise ValueError(error)
+    if not accelerator.is_main_process:
+        broken.faults += faults
+    return rows
+
+
+def _report_left_out(broken: Broken, path: Path, report: Callable[[str], None]) -> None:
+    broken.write(path)
+    if broken.faults:
+        report(f"{len(broken.faults)} entries cannot be used and are left out; {path} lists them. {broken.reasons()}")
 
 
 def _contents(pairs: Pairs, step: int, size: int, seed: int) -> torch.Tensor:

@@ -91,6 +91,7 @@ def train(
     out: Path,
     report: Callable[[str], None] = print,
     execution: Execution | None = None,
+    identity: dict[str, str] | None = None,
 ) -> dict[str, Any]:
     """Train a stage, or go on with it where it stopped.
 
@@ -98,6 +99,7 @@ def train(
     and what the stage writes into ``samples``. At the end the trained parameters of `stage` are their averages (EMA),
     or between these and what they were, see `Options.keep`.
     Under `accelerate launch` the processes share every batch, and the first of them reports and writes.
+    `identity` says what the run follows from beside its options, as `check_identity` compares it.
 
     Returns
     -------
@@ -107,7 +109,7 @@ def train(
     Raises
     ------
     ValueError
-        If the run was begun with other options, or the batch cannot be shared out evenly.
+        If the run was begun with other options or another identity, or the batch cannot be shared out evenly.
     FloatingPointError
         If the loss is not finite.
     """
@@ -131,7 +133,7 @@ def train(
         keepers["scaler"] = accelerator.scaler
     begun_with = {name: p.detach().clone() for name, p in trained.items()} if options.keep else {}
     state = State(folder / "state.pt", trained, keepers)
-    first, seconds, history, recent = state.load(options)
+    first, seconds, history, recent = state.load(options, identity or {})
     curves = Curves(folder, stage.name, first) if accelerator.is_main_process and first < options.steps else None
     batches = DataLoader(
         _Batches(stage, options, mine, parts),
@@ -174,7 +176,7 @@ def train(
                 left = (time.monotonic() - begun) / (done - first) * (options.steps - done)
                 report(_line(stage.name, history[-1], options.steps, spent, left))
         if curves and saves:
-            state.save(asdict(options), step=done, seconds=spent, history=history, recent=recent)
+            state.save(asdict(options), identity or {}, step=done, seconds=spent, history=history, recent=recent)
             if history:
                 curves.write(history)
         if curves and execution.sample_every and (last or done % execution.sample_every == 0):

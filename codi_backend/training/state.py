@@ -7,12 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import MISSING, fields
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from torch import Tensor
 
 Rows = list[dict[str, float]]
+_OTHER = {"data": "other --data", "init": "another --init"}
 _FREE = ("save_every", "log_every")  # options that may differ between the parts of a run
 
 
@@ -56,13 +58,14 @@ class State:
                 for name, p in self.trained.items():
                     p.copy_(kept[name])
 
-    def save(self, options: dict[str, Any], **progress: Any) -> None:
-        """Write the file; `progress` is what `load` returns."""
+    def save(self, options: dict[str, Any], identity: dict[str, str], **progress: Any) -> None:
+        """Write the file; `identity` is what `check_identity` compares, `progress` what `load` returns."""
         partial = self.path.with_suffix(".partial")
         torch.save(
             {
                 **progress,
                 "options": options,
+                "identity": identity,
                 "trained": {name: p.detach() for name, p in self.trained.items()},
                 "averaged": self.averaged,
                 **{name: keeper.state_dict() for name, keeper in self.keepers.items()},
@@ -72,13 +75,15 @@ class State:
         os.replace(partial, self.path)
 
     @torch.no_grad()
-    def load(self, options: Any) -> tuple[int, float, Rows, Rows]:
+    def load(self, options: Any, identity: dict[str, str]) -> tuple[int, float, Rows, Rows]:
         """Steps done, seconds spent, rows of the log, and figures of the steps since the last row.
 
-        `ValueError` if the run was begun with other options; one that the file does not know had its default.
+        `ValueError` if the run was begun with other options, of which those that the file does not know had their
+        defaults; or with another identity, see `check_identity`.
         """
         if not self.path.exists():
             return 0, 0.0, [], []
+        check_identity(self.path, identity)
         saved = torch.load(self.path, weights_only=True, map_location="cpu")
         defaults = {f.name: f.default for f in fields(options) if f.default is not MISSING}
         before = defaults | saved["options"]
@@ -95,3 +100,42 @@ class State:
             if name in saved:
                 keeper.load_state_dict(saved[name])
         return saved["step"], saved["seconds"], saved["history"], saved.get("recent", [])
+
+
+def check_identity(path: Path, identity: dict[str, str]) -> bool:
+    """Whether the run of a state is known to follow from the same; also if there is no state yet.
+
+    Parameters
+    ----------
+    path : Path
+        The state's file.
+    identity : dict of str to str
+        Digests by what they are of, as in ``{"data": ..., "init": ...}``; empty for Shapes & Chimes.
+
+    Returns
+    -------
+    bool
+        False for a state that was written before states knew this.
+
+    Raises
+    ------
+    ValueError
+        If the run follows from something else.
+    """
+    if not path.exists():
+        return True
+    try:
+        before = torch.load(path, weights_only=True, map_location="cpu", mmap=True).get("identity")
+    except (RuntimeError, UnpicklingError, EOFError, OSError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(
+            f"{path} cannot be read as the state of a run ({reason}): remove it to start afresh."
+        ) from error
+    if before is None:
+        return not identity
+    if changed := sorted(key for key in {*before, *identity} if before.get(key) != identity.get(key)):
+        raise ValueError(
+            f"{path} is of a run with {' and '.join(_OTHER.get(key, f'another {key}') for key in changed)}: give what "
+            "that run had, or another --out, or remove the file to start afresh."
+        )
+    return True

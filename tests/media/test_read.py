@@ -160,7 +160,7 @@ MISTAKES = {
     "missing": (lambda path: None, "There is no file"),
     "folder": (lambda path: path.mkdir(), "is a folder"),
     "empty": (lambda path: write(path, b""), "is empty"),
-    "nonsense": (lambda path: write(path, bytes(range(256)) * 40), "cannot be read as a|not a text file"),
+    "nonsense": (lambda path: write(path, bytes(range(256)) * 40), "cannot be read as |not a text file"),
 }
 
 
@@ -187,13 +187,13 @@ def torn(path):
     ("make", "read", "message"),
     [
         (nan_picture, read_image, "not finite"),
-        (torn, read_image, "cannot be read as a picture"),
+        (torn, read_image, "cannot be read as an image"),
         (lambda path: Image.new("1", (20000, 10000)).save(path, "PNG"), read_image, "enormous: bring it below"),
-        (lambda path: Image.new("L", (9, 9)).save(path, "PNG"), read_audio, "has no sound track"),
+        (lambda path: Image.new("L", (9, 9)).save(path, "PNG"), read_audio, "has no audio track"),
         (lambda path: float_wav(path, [0, np.nan, 0]), read_audio, "not finite"),
         (lambda path: float_wav(path, []), read_audio, "x.* (is empty|cannot be read)"),
         (lambda path: float_wav(path, np.zeros(601 * 8000)), read_audio, "more than 10 minutes"),
-        (lambda path: float_wav(path, [0.5] * 99), lambda path: read_video(path, 4), "has no picture track"),
+        (lambda path: float_wav(path, [0.5] * 99), lambda path: read_video(path, 4), "has no video track"),
     ],
 )
 def test_mistakes(tmp_path, make, read, message):

@@ -125,6 +125,7 @@ def test_other_stages_begin_with_the_given_weights(four, folder, tmp_path, stage
     codi, checkpoint = four
     options = Options(steps=1, batch_size=3, warmup=0, learning_rate=1e-4)
     (file,) = finetune(stage, folder, tmp_path, checkpoint, (), options, quiet)
+    assert (tmp_path / module._plan(stage, ()).name / "state.pt").exists()
     before, after = tiny.states(codi)[part], read_parts(file).parts[part]
     assert tiny.changed(before, after)
     for name, value in before.items():
@@ -212,7 +213,7 @@ def test_the_command_says_what_is_wrong_with_the_data(checkpoint, tmp_path, caps
     command += ["--streams", "image", "audio"]
     (data / "item1.wav").write_bytes(b"no sound")
     assert main(command) == 1
-    assert "item1.wav cannot be read as a sound" in capsys.readouterr().err
+    assert "item1.wav cannot be read as audio" in capsys.readouterr().err
     (data / "item2.txt").unlink()
     assert main(command) == 1
     assert "1 of the 3 entries" in (error := capsys.readouterr().err) and "have no caption: item2." in error

@@ -1,0 +1,45 @@
+"""What a run on a user's data follows from, as digests: the contents, and the weights that it begins with."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..data.contents import Content, Member, first_bytes
+from ..data.pairs import Pairs
+
+_WHOLE, _PART = 1 << 18, 1 << 16  # bytes: of longer files, beginning, middle and end are looked at
+
+
+def data_digest(pairs: Pairs) -> str:
+    """Of the contents asked for and their order; where files are, and what they are called, does not matter."""
+    digest = hashlib.sha256()
+    for entry in pairs.entries:
+        digest.update(repr([(name, _content(entry.contents[name])) for name in pairs.modalities]).encode())
+    return digest.hexdigest()
+
+
+def weights_digest(modules: Iterable[nn.Module]) -> str:
+    """Of the values, shapes and names of all weights."""
+    digest = hashlib.sha256()
+    for module in modules:
+        for name, tensor in module.state_dict().items():
+            digest.update(repr((name, tuple(tensor.shape), tensor.dtype)).encode())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _content(content: Content) -> Any:
+    if isinstance(content, str):
+        return content
+    try:
+        size = content.size if isinstance(content, Member) else content.stat().st_size
+        starts = [0] if size <= _WHOLE else [0, (size - _PART) // 2, size - _PART]
+        parts = [first_bytes(content, _WHOLE if size <= _WHOLE else _PART, start) for start in starts]
+    except OSError:  # it cannot be read, which is said where it is
+        return None
+    return size, hashlib.sha256(b"".join(parts)).hexdigest()
