@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .autoencoders.mel import resample
+from .autoencoders import resample
 from .checkpoints import read_parts
 from .conditioning import Prompt, interpolate
 from .config import CoDiConfig, ImageAutoencoderConfig

@@ -23,7 +23,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..codi_backend.autoencoders.mel import LogMel, resample
+from ..codi_backend.autoencoders import LogMel, resample
 from ..codi_backend.config import CoDiConfig, MelConfig
 from ..codi_backend.data.images import render_image
 from ..codi_backend.data.sounds import render_sound
@@ -71,7 +71,7 @@ class Autoencoders:
 
     def spectrogram(self, latents: Tensor) -> Tensor:
         """Audio latents ``[B, C, T, F]`` -> loudness in 0..1, at about any size: ``[B, 1, time, bands]``."""
-        if self.audio_vae is None or self.loudness is None:
+        if self.audio_vae is None:
             return _grey(latents)
         patches = _mapped(latents, self.loudness).clamp(0, 1)
         return F.pixel_shuffle(patches, math.isqrt(patches.shape[1]))
@@ -88,22 +88,16 @@ class Autoencoders:
         return _fit(latents, F.avg_pool2d(pixels.movedim(-1, 1), pixels.shape[2] // latents.shape[3]))
 
     @cached_property
-    def loudness(self) -> Tensor | None:
-        """Audio latents to the loudness, 0..1, of the patch of a log-mel that each covers: ``[channels + 1, n]``.
-
-        None if sounds cannot be encoded, because torchaudio is missing.
-        """
+    def loudness(self) -> Tensor:
+        """Audio latents to the loudness, 0..1, of the patch of a log-mel that each covers: ``[channels + 1, n]``."""
         config, rate = self.audio_vae.config, self.audio_vae.sample_rate
         scenes = torch.from_numpy(np.concatenate([render_sound(scene) for scene in _scenes(8)]))
-        try:
-            sounds = resample(scenes, SAMPLE_RATE, rate).unfold(0, *[round(config.seconds * rate)] * 2)[:, None]
-            # As the published autoencoder's own processing would make them.
-            sounds = sounds - sounds.mean(-1, keepdim=True)
-            sounds = 0.5 * sounds / sounds.abs().amax(-1, keepdim=True)
-            latents = self.audio_vae.encode(sounds, rate)
-            loudness = _loudness(LogMel(config.mel)(sounds), config.mel)
-        except ImportError:
-            return None
+        sounds = resample(scenes, SAMPLE_RATE, rate).unfold(0, *[round(config.seconds * rate)] * 2)[:, None]
+        # As the published autoencoder's own processing would make them.
+        sounds = sounds - sounds.mean(-1, keepdim=True)
+        sounds = 0.5 * sounds / sounds.abs().amax(-1, keepdim=True)
+        latents = self.audio_vae.encode(sounds, rate)
+        loudness = _loudness(LogMel(config.mel)(sounds), config.mel)
         return _fit(latents, F.pixel_unshuffle(loudness, loudness.shape[2] // latents.shape[2]))
 
 

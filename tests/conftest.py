@@ -1,9 +1,15 @@
-"""The tiny model, in memory and as a file; how many examples property tests try."""
+"""The tiny model, in memory and as a file; torchaudio hidden; how many examples property tests try."""
 
 import os
+import sys
+from importlib.util import find_spec
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+# Processes that share the cores between them would wait for each other's threads. Before torch is imported.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Property tests (marker `property`) try few examples in the normal run, the same ones every time, and many with `-m
 # slow`. Their time depends on the machine, so there is no deadline.
@@ -44,3 +50,23 @@ def checkpoint(codi, tmp_path_factory):
     from tiny import save
 
     return save(tmp_path_factory.mktemp("tiny") / "tiny.safetensors", codi)
+
+
+def _hide_torchaudio(patch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] == "torchaudio"] + ["torchaudio"]:
+        patch.setitem(sys.modules, name, None)
+
+
+@pytest.fixture
+def without_torchaudio(monkeypatch):
+    """As if torchaudio were not installed."""
+    _hide_torchaudio(monkeypatch)
+
+
+@pytest.fixture(scope="module", params=["torchaudio", "torch"] if find_spec("torchaudio") else ["torch"])
+def audio_library(request):
+    """Runs a module's tests by torchaudio, where it is installed, and by torch alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "torch":
+            _hide_torchaudio(patch)
+        yield request.param

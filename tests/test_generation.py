@@ -19,6 +19,8 @@ from codi_backend.media.write import save_video, save_wav, to_picture
 from codi_backend.model import CoDi
 from codi_backend.parts import needed_parts
 
+pytestmark = pytest.mark.audio
+
 ALL = ["text", "image", "video", "audio"]
 
 

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from ..config import AudioAutoencoderConfig, ImageAutoencoderConfig
-from .mel import LogMel, resample
+from .audio_dsp import resample
+from .mel import LogMel
 from .vocoder import Vocoder
 
 if TYPE_CHECKING:

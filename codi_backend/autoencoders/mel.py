@@ -2,43 +2,11 @@
 
 from __future__ import annotations
 
-from fractions import Fraction
-from types import ModuleType
-
 import torch
 from torch import Tensor, nn
 
 from ..config import MelConfig
-
-_MAX_RATIO = 2000
-
-
-def torchaudio_functional() -> ModuleType:
-    """`torchaudio.functional`, imported when a sound is at hand, so that whoever lacks torchaudio lacks sounds only.
-
-    `ImportError` with the remedy when it cannot be imported.
-    """
-    try:
-        import torchaudio.functional
-    except (ImportError, OSError, RuntimeError) as error:  # missing, or built for another torch
-        raise ImportError(
-            f"Sounds need torchaudio, which cannot be imported here ({error}); "
-            f"install the torchaudio that goes with torch {torch.__version__}."
-        ) from error
-    return torchaudio.functional
-
-
-def mel_bank(config: MelConfig) -> Tensor:
-    """Slaney's triangular mel filters, ``[n_fft // 2 + 1, bands]``."""
-    return torchaudio_functional().melscale_fbanks(
-        config.n_fft // 2 + 1,
-        config.f_min,
-        config.f_max,
-        config.bands,
-        config.sample_rate,
-        norm="slaney",
-        mel_scale="slaney",
-    )
+from .audio_dsp import griffin_lim, mel_filter_bank
 
 
 class LogMel(nn.Module):
@@ -52,7 +20,7 @@ class LogMel(nn.Module):
         super().__init__()
         self.config = config
         with torch.device("cpu"):  # constants, also in a model that is laid out on the meta device
-            bank = mel_bank(config)
+            bank = mel_filter_bank(config)
             window = torch.hann_window(config.n_fft)
         self.register_buffer("bank", bank.T.contiguous(), persistent=False)  # [bands, n_fft // 2 + 1]
         self.register_buffer("window", window, persistent=False)
@@ -80,38 +48,14 @@ class LogMel(nn.Module):
         mel = torch.where(mel < 1.5 * config.floor, torch.zeros_like(mel), mel)
         mel = torch.cat([mel, mel[..., -1:]], -1)  # T * hop samples have T + 1 centred frames
         magnitude = self._magnitude(mel)
-        wave = torchaudio_functional().griffinlim(
-            magnitude,
-            self.window,
-            config.n_fft,
-            config.hop,
-            config.n_fft,
-            power=1.0,
-            n_iter=iterations,
-            momentum=0.99,
-            length=log_mel.shape[2] * config.hop,
-            rand_init=False,
-        )
-        return wave.unsqueeze(1)
+        length = log_mel.shape[2] * config.hop
+        return griffin_lim(magnitude, self.window.float(), config.hop, length, iterations).unsqueeze(1)
 
     def _magnitude(self, mel: Tensor, iterations: int = 100) -> Tensor:
-        weight = self.bank.sum(0)[:, None]
-        start = self.bank.T @ mel
+        bank = self.bank.float()
+        weight = bank.sum(0)[:, None]
+        start = bank.T @ mel
         estimate = start + 1e-3 * start.amax((1, 2), keepdim=True) + 1e-9
         for _ in range(iterations):
-            estimate = (
-                estimate * (self.bank.T @ (mel / (self.bank @ estimate).clamp(min=1e-9))) / weight.clamp(min=1e-9)
-            )
+            estimate = estimate * (bank.T @ (mel / (bank @ estimate).clamp(min=1e-9))) / weight.clamp(min=1e-9)
         return estimate
-
-
-def resample(waveform: Tensor, sample_rate: int, target: int) -> Tensor:
-    """Band-limited resampling of ``[..., N]``.
-
-    Rates without a simple ratio, such as 44 099 and 16 000 Hz, are taken for their nearest neighbours that have one, a
-    millionth off: the filter for the exact ratio would fill gigabytes.
-    """
-    if sample_rate == target:
-        return waveform
-    ratio = Fraction(target, sample_rate).limit_denominator(max(_MAX_RATIO, sample_rate // target))
-    return torchaudio_functional().resample(waveform, ratio.denominator, ratio.numerator)

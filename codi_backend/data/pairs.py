@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
-from ..autoencoders.mel import resample
+from ..autoencoders import resample
 from ..config import CoDiConfig
 from ..media.read import probe, read_audio, read_image, read_video
 from ..modality import modality

@@ -13,8 +13,7 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-from ..autoencoders import LogMel
-from ..autoencoders.mel import resample
+from ..autoencoders import LogMel, resample
 from ..config import MelConfig
 from .write import spectrogram_picture, to_picture
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..autoencoders.mel import mel_bank, resample
+from ..autoencoders.audio_dsp import mel_filter_bank, resample
 from ..config import ClapConfig, MelConfig
 from ..diffuser.factory import Factory
 from ..diffuser.temporal import RawParameter
@@ -108,7 +108,7 @@ def log_mel(waveform: Tensor, config: MelConfig) -> Tensor:
 
     Unlike `autoencoders.LogMel` these are powers, and decibels of ``max(power, floor)`` (SPEC section 3.2, step 3).
     """
-    bank = mel_bank(config)
+    bank = mel_filter_bank(config)
     spectrum = torch.stft(
         waveform.squeeze(1),
         config.n_fft,

@@ -41,7 +41,6 @@ class Curves:
         axes.set(xlabel="step", title=self.title, yscale="log" if positive else "linear")
         axes.legend()
         axes.grid(alpha=0.3)
-        figure.tight_layout()
         figure.savefig(self.folder / "loss.png", dpi=110)
         pyplot.close(figure)
 

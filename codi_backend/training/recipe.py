@@ -100,6 +100,7 @@ OPTIONS = {
 }
 STAGES = tuple(name for name in OPTIONS if name not in VERSATILE)
 SCENES = 16_000
+_MEASURED_SCENES = 512
 _FILE_SIZE = 15_000_000  # bytes
 
 # Standard deviation of scaled latents, 1 elsewhere. At equal noise a text is thus more readable than a picture: texts
@@ -316,12 +317,12 @@ def _config(out: Path) -> CoDiConfig:
 
 @torch.inference_mode()
 def _with_statistics(config: CoDiConfig, network: str, autoencoder: nn.Module) -> CoDiConfig:
-    """Set the factor that gives the latents their spread over 512 scenes, and what they then are on average."""
+    """Set the factor that gives the latents of some scenes their spread, and what they then are on average."""
     place = next(autoencoder.parameters()).device
     means = dict(config.diffuser.latent_means)
     for name in (name for name, row in MODALITIES.items() if row.network == network):  # pictures before videos
-        data = ShapesAndChimes(512, (name,), seed=1, leave_out=0.0)
-        items = [data[i][name] for i in range(512)]
+        data = ShapesAndChimes(_MEASURED_SCENES, (name,), seed=1, leave_out=0.0)
+        items = [data[i][name] for i in range(_MEASURED_SCENES)]
         latents = autoencoder.encode(items if name == "text" else torch.stack(items).to(place))
         if name == network:
             scale_factor = round(_SPREAD.get(name, 1.0) / float(latents.std()), 4)

@@ -8,6 +8,8 @@ from tiny import CONFIG
 
 from codi_backend.autoencoders import AudioAutoencoder, resample
 
+pytestmark = [pytest.mark.audio, pytest.mark.usefixtures("audio_library")]
+
 
 @pytest.fixture(scope="module")
 def autoencoder(codi):

@@ -12,11 +12,12 @@ from codi_backend.data import Scene
 from codi_backend.data.sounds import render_sound
 from codi_backend.data.world import PITCHES
 
+pytestmark = [pytest.mark.audio, pytest.mark.usefixtures("audio_library")]
 SAMPLES = 10240
 
 
 @pytest.fixture(scope="module")
-def mel():
+def mel(audio_library):
     return LogMel(MelConfig(floor=3e-3))
 
 
@@ -62,6 +63,12 @@ def test_inversion_keeps_the_pitch(mel, colour):
     wave = mel.invert(mel(note(colour)))
     assert wave.shape == (1, 1, SAMPLES)
     assert pitch(wave) == pytest.approx(PITCHES[colour], rel=0.04)  # the two closest are 12% apart
+
+
+def test_inversion_in_half_precision_keeps_the_pitch(mel):
+    wave = LogMel(mel.config).half().invert(mel(note("blue")).half())
+    assert wave.dtype == torch.float32
+    assert pitch(wave) == pytest.approx(PITCHES["blue"], rel=0.04)
 
 
 def test_inversion_keeps_onset_and_loudness(mel):

@@ -9,6 +9,8 @@ from codi_backend.autoencoders.vocoder import Vocoder
 from codi_backend.config import CoDiConfig, VocoderConfig
 from codi_backend.reference_config import audio_autoencoder_from_reference
 
+pytestmark = pytest.mark.audio
+
 
 @pytest.fixture(scope="module")
 def case():

@@ -17,6 +17,8 @@ from codi_backend.data.checks import check_entries, read_all
 from codi_backend.data.entries import find_entries
 from codi_backend.data.pairs import Pairs, shuffled_rows
 
+pytestmark = pytest.mark.audio
+
 ALL = ("image", "audio", "text")
 
 

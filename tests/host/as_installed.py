@@ -1,5 +1,7 @@
 """Load a copy of the pack with nothing importable but what the requirements bring, and run a workflow with it.
 
+torchaudio is hidden, too: newer ComfyUI does not require it.
+
 python as_installed.py COMFYUI PACK DIRECTORY writes DIRECTORY/result.json.
 """
 
@@ -77,7 +79,7 @@ class Measured(InProcess):
 
 
 def main(comfyui: Path, pack: Path, directory: Path) -> None:
-    allowed = required(comfyui / "requirements.txt", pack / "requirements.txt")
+    allowed = required(comfyui / "requirements.txt", pack / "requirements.txt") - {"torchaudio"}
     only = OnlyRequired(allowed)
     # Without the finders of editable installations, of which this repository may be one.
     sys.meta_path[:] = [BuiltinImporter, FrozenImporter, only]

@@ -17,13 +17,34 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 
 PACK = Path(__file__).resolve().parents[2]
 PACK_NAME = "codi_pack"
 STOCK_EXTRAS = [
     f"nodes_{name}" for name in ("custom_sampler", "audio", "video", "preview_any", "primitive", "mask", "toolkit")
 ]
+
+
+@contextmanager
+def stand_in_for_torchaudio() -> Iterator[None]:
+    """Lets ComfyUI 0.33 be imported where torchaudio is missing, as newer ones can be.
+
+    Its modules import torchaudio at their top and use it later. The stand-in is empty, and gone before the pack loads.
+    """
+    names = [] if find_spec("torchaudio") else ["torchaudio", "torchaudio.functional", "torchaudio.transforms"]
+    import transformers  # noqa: F401  (looks which libraries are installed, and must not find the stand-in)
+
+    sys.modules.update((name, ModuleType(name)) for name in names)
+    try:
+        yield
+    finally:
+        for name in names:
+            del sys.modules[name]
 
 
 def find_comfyui() -> Path | None:
@@ -92,23 +113,24 @@ class InProcess:
         self.output, self.models, self.temp = directory / "output", directory / "models" / "codi", directory / "temp"
         self.models.mkdir(parents=True)
 
-        import execution
-        import server
+        with stand_in_for_torchaudio():
+            import execution
+            import server
 
-        import nodes
+            import nodes
 
+            server.PromptServer.instance = self._server = _Server()
+            for name in STOCK_EXTRAS:
+                path = str(comfyui / "comfy_extras" / f"{name}.py")
+                assert asyncio.run(nodes.load_custom_node(path, module_parent="comfy_extras")), name
         self._nodes, self._execution = nodes, execution
-        server.PromptServer.instance = self._server = _Server()
         # Loaded through a link, since the folder of an installed pack may have any name.
         self._pack = directory / PACK_NAME
         self._pack.symlink_to(pack)
-        self.pack_nodes = asyncio.run(self._load(comfyui))
+        self.pack_nodes = asyncio.run(self._load())
         self.forget()
 
-    async def _load(self, comfyui: Path) -> set[str]:
-        for name in STOCK_EXTRAS:
-            path = str(comfyui / "comfy_extras" / f"{name}.py")
-            assert await self._nodes.load_custom_node(path, module_parent="comfy_extras"), name
+    async def _load(self) -> set[str]:
         before = set(self._nodes.NODE_CLASS_MAPPINGS)
         assert await self._load_pack(), "the pack did not load"
         return set(self._nodes.NODE_CLASS_MAPPINGS) - before

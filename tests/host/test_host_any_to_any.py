@@ -121,7 +121,11 @@ def same(one, other):
     )
 
 
-@pytest.mark.parametrize("outputs", SETS, ids="+".join)
+@pytest.mark.parametrize(
+    "outputs",
+    [pytest.param(chosen, marks=[pytest.mark.audio] if chosen == ("audio",) else []) for chosen in SETS],
+    ids="+".join,
+)
 def test_all_sets_of_prompts_to(host, outputs):
     first = {chosen: results(host, prompts_to(chosen, outputs, 1), outputs) for chosen in SETS}
     # In another order, so that nothing that a run leaves behind may matter.

@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+pytestmark = pytest.mark.audio
+
 RATE = 16000
 
 

@@ -1,10 +1,11 @@
-"""The pack as the registry distributes it, in an empty ComfyUI with nothing else installed than the requirements."""
+"""The pack as the registry distributes it, in an empty ComfyUI that has the requirements but torchaudio."""
 
 import json
 import os
 import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -35,11 +36,8 @@ def installed(comfyui, tmp_path_factory):
 
 def test_requirements_are_all_it_takes(installed):
     assert {"accelerate", "matplotlib", "pytest"} <= set(installed["hidden"]), "this environment shows nothing"
+    assert "torchaudio" in installed["hidden"] or find_spec("torchaudio") is None
     assert installed["outputs"] == ["audio", "images"]
-
-
-def test_importing_the_pack_is_quick(installed):
-    assert installed["seconds"] < 0.5
 
 
 def test_heavy_imports_wait_until_a_node_runs(installed):

@@ -6,6 +6,8 @@ from fractions import Fraction
 import pytest
 import torch
 
+pytestmark = pytest.mark.audio
+
 ALL = {"image": True, "video": True, "audio": True, "text": True}
 
 

@@ -1,6 +1,5 @@
 """What is seen of the streams while they are sampled."""
 
-import sys
 import time
 
 import pytest
@@ -142,7 +141,18 @@ def test_a_video_shows_four_of_its_frames(run_node, mini, drawn, previews):
     assert filled[0] == 0 and filled == sorted(filled) and filled[3] > filled[1] > 0
 
 
-def test_a_sound_shows_when_and_how_high_it_is(run_node, mini, drawn, previews):
+@pytest.fixture
+def fresh(host, mini, audio_library):
+    """Autoencoders whose linear maps are fitted anew."""
+    module = host.module("nodes.previews")
+    before = mini[0].get_attachment(module.KEY)
+    module.Autoencoders(*mini[2:5]).attach(mini[0])
+    yield
+    before.attach(mini[0])
+
+
+@pytest.mark.audio
+def test_audio_shows_when_and_how_high_it_is(run_node, mini, fresh, drawn, previews):
     def shown(colour):
         *_, waveform, _ = scene(run_node, colour, "circle", count=1)  # whose tone is pure
         audio = {"waveform": waveform, "sample_rate": 16000}
@@ -193,14 +203,6 @@ def test_without_autoencoders_there_still_is_something(host, run_node, sample, e
     sample(empty(video=True, text=True), model, steps=2)
     assert [(picture.width, picture.height) for picture in previews] == [(512, 352)] * 2
     assert colours(previews[-1]).float().std() > 1
-
-
-def test_without_torchaudio_there_still_is_something(host, monkeypatch, run_node, sample, empty, previews):
-    for name in [name for name in sys.modules if name.partition(".")[0] == "torchaudio"] + ["torchaudio"]:
-        monkeypatch.setitem(sys.modules, name, None)
-    model = run_node("CoDiLoadModel", checkpoint="tiny.safetensors")[0]
-    sample(empty(), model, steps=1)
-    assert [(picture.width, picture.height) for picture in previews] == [(SIDE, SIDE + 96)]
 
 
 def test_texts_are_decoded_when_time_allows(host, monkeypatch):

@@ -61,6 +61,7 @@ def test_of_a_long_video_some_frames_are_looked_at(prompt):
     assert all(torch.equal(a, b) for a, b in zip(thinned, prompt("Video", video=frames[looked_at]), strict=True))
 
 
+@pytest.mark.audio
 @pytest.mark.parametrize("rate", [16000, 44100, 44099, 192000])
 def test_sounds_of_any_rate_in_stereo(prompt, whole, rate):
     waveform = noise(2, 2, rate // 3) - 0.5

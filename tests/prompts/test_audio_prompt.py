@@ -14,6 +14,7 @@ from codi_backend.prompts.audio import AudioEncoder, fit, log_mel
 from codi_backend.prompts.names import to_reference
 from codi_backend.reference_config import clap_from_reference
 
+pytestmark = [pytest.mark.audio, pytest.mark.usefixtures("audio_library")]
 GOLDEN = Path(__file__).parents[1] / "golden" / "prompts"
 
 
