@@ -12,7 +12,7 @@ import dataclasses
 import json
 import os
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,17 +21,18 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from . import mini, published, vd_mini
+from . import published
+from .checkpoint_files import Source, missing_shards, resolve
 from .config import CoDiConfig
-from .parts import FIELDS, TIME, build
+from .parts import FIELDS, TIME, build, on_meta
 from .systems import holds_published, system_by_edition, system_of
 from .tensor_files import TensorFile
+from .weight_values import require_finite_weights
 
 State = dict[str, Tensor]
-Source = str | os.PathLike | Iterable[str | os.PathLike]
 
-SHIPPED = {"mini": mini, "vd-mini": vd_mini}
-
+# What programs put beside weights of few bits.
+_SCALES = (".scale_weight", ".weight_scale", ".scale_input", ".input_scale", ".absmax", ".quant_map")
 _PREFIXES = ("diffuser", "contexts", "prompt_encoders", "autoencoders")
 
 
@@ -64,19 +65,28 @@ class Checkpoint:
     reports: dict[str, PartReport] = field(default_factory=dict)
     unknown: int = 0
 
+    def take(self, part: str, needed: Mapping[str, Tensor] | None = None) -> State:
+        """Hand over the state dict of a part that was read; `ValueError` if it is not whole, or of another model.
 
-def resolve(source: Source) -> list[Path]:
-    """Files that a source means: "mini" or "vd-mini" (the shipped models), a path, or several paths."""
-    paths = [source] if isinstance(source, (str, os.PathLike)) else list(source)
-    if not paths:
-        raise ValueError("No checkpoint file was given.")
-    if len(paths) == 1 and paths[0] in SHIPPED:
-        folder = SHIPPED[paths[0]].WEIGHTS
-        files = sorted(folder.glob("*.safetensors"))
-        if not files:
-            raise FileNotFoundError(f"The shipped model's weights are missing from {folder}: install the pack again.")
-        return files
-    return [Path(p) for p in paths]
+        `needed` are the part's tensors, if it has been built already.
+        """
+        ours = system_by_edition(self.edition) is None
+        state, _ = fit(part, self.parts.pop(part), self.config, self.reports[part].files, needed, strict=ours)
+        return state
+
+    def called(self, part: str) -> str:
+        """What messages call a part, by its files."""
+        return f"{part} of {' and '.join(self.reports[part].files)}"
+
+
+def open_file(path: Path) -> TensorFile:
+    """Open a checkpoint file; names of tensors come without the prefixes of wrappers."""
+    return TensorFile(path, _known)
+
+
+def _known(keys: Iterable[str]) -> bool:
+    keys = list(keys)
+    return any(key.startswith(tuple(f"{prefix}." for prefix in _PREFIXES)) for key in keys) or holds_published(keys)
 
 
 def read_parts(source: Source, only: Iterable[str] | None = None) -> Checkpoint:
@@ -87,7 +97,8 @@ def read_parts(source: Source, only: Iterable[str] | None = None) -> Checkpoint:
     Parameters
     ----------
     source : str, path or iterable of paths
-        "mini", "vd-mini", files that `save_parts` wrote, or any of the published files (.pth or .safetensors).
+        "mini", "vd-mini", files that `save_parts` wrote, or any of the published files (.pth or .safetensors); or a
+        folder of these. No tensor may be in two files, but for published files that hold the same values.
     only : iterable of str, optional
         Names of the parts to read; the others are not touched.
 
@@ -97,7 +108,7 @@ def read_parts(source: Source, only: Iterable[str] | None = None) -> Checkpoint:
         With a sentence that names the file and the remedy.
     """
     wanted = None if only is None else set(only)
-    files = [TensorFile(path) for path in resolve(source)]
+    files = [open_file(path) for path in resolve(source)]
     strange = [f for f in files if "codi_config" not in f.metadata and not holds_published(f.keys())]
     if strange:
         raise ValueError(
@@ -110,7 +121,8 @@ def read_parts(source: Source, only: Iterable[str] | None = None) -> Checkpoint:
     elif not any(ours):
         checkpoint = _read_published(files, wanted)
     else:
-        raise ValueError("Files of this pack and published files were given together: load files of one kind.")
+        one, other = files[ours.index(True)].path.name, files[ours.index(False)].path.name
+        raise ValueError(f"{one} is a file of this pack and {other} a published one: load files of one kind together.")
     if wanted is not None and (missing := sorted(wanted - checkpoint.parts.keys())):
         raise ValueError(f"The checkpoint has no {', '.join(missing)}: {remedy(missing[0], checkpoint.edition)}.")
     return checkpoint
@@ -126,33 +138,68 @@ def remedy(part: str, edition: str) -> str:
 
 def _read_ours(files: list[TensorFile], wanted: set[str] | None) -> Checkpoint:
     checkpoint: Checkpoint | None = None
+    holders: dict[str, dict[str, None]] = {}
+    origins: dict[str, str] = {}
     for file in files:
-        config = CoDiConfig.from_json(file.metadata["codi_config"])
+        name, config = file.path.name, read_config(file)
         if checkpoint is None:
             checkpoint = Checkpoint(config, "codi-any-to-any")
         elif config != checkpoint.config:
             raise ValueError(
-                f"{file.path.name} belongs to another model than the files before it: load files of one model together."
+                f"{name} belongs to another model than the files before it, such as {files[0].path.name}: "
+                "load files of one model together."
             )
-        checkpoint.training += json.loads(file.metadata.get("codi_training", "[]"))
+        checkpoint.training += training_records(file)
         for key in file.keys():
             prefix, _, rest = key.partition(".")
-            name, _, rest = rest.partition(".")
-            part = f"{prefix}.{name}"
+            network, _, rest = rest.partition(".")
+            part = f"{prefix}.{network}"
             if prefix not in _PREFIXES or not rest:
-                raise ValueError(f"{file.path.name} holds {key}, which belongs to no part of a CoDi model.")
+                raise ValueError(
+                    f"{name} holds {key}, which belongs to no part of a CoDi model: it is damaged, or of another kind."
+                )
+            if key in origins:
+                raise ValueError(held_twice(part, origins[key], name))
+            origins[key] = name
             if wanted is None or part in wanted:
                 checkpoint.parts.setdefault(part, {})[rest] = file[key]
+                holders.setdefault(part, {})[name] = None
     for part, state in checkpoint.parts.items():
-        holders = tuple(f.path.name for f in files if any(key.startswith(f"{part}.") for key in f.keys()))
-        checkpoint.reports[part] = PartReport(holders, len(state), 0)
+        checkpoint.reports[part] = PartReport(tuple(holders[part]), len(state), 0)
     return checkpoint
+
+
+def held_twice(part: str, one: str, other: str) -> str:
+    """What to say about a part that two files of ours hold."""
+    return f"{one} and {other} both hold {part}: load only one of them, or move the other out of the folder."
+
+
+def read_config(file: TensorFile) -> CoDiConfig:
+    """The configuration inside a file of ours; `ValueError` names the file and the field that is wrong."""
+    try:
+        return CoDiConfig.from_json(file.metadata["codi_config"])
+    except ValueError as error:
+        raise ValueError(f"{file.path.name}: {error}") from error
+
+
+def training_records(file: TensorFile) -> list[dict[str, Any]]:
+    """The records of the stages that trained a file of ours; `ValueError` if they are damaged."""
+    try:
+        records = json.loads(file.metadata.get("codi_training", "[]"))
+    except (ValueError, RecursionError):
+        records = None
+    if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
+        raise ValueError(
+            f"{file.path.name}: its training record (codi_training) is no list of JSON objects: "
+            "it is damaged; fetch or convert it again."
+        )
+    return records
 
 
 def _read_published(files: list[TensorFile], wanted: set[str] | None) -> Checkpoint:
     system = system_of((file.path.name, file.keys()) for file in files)
     states: dict[str, State] = {}
-    holders: dict[str, list[str]] = {}
+    origins: dict[str, dict[str, str]] = {}
     unknown = 0
     for file in files:
         for key in file.keys():
@@ -160,15 +207,16 @@ def _read_published(files: list[TensorFile], wanted: set[str] | None) -> Checkpo
             if part is None:
                 unknown += 1
             elif wanted is None or part in wanted:
-                states.setdefault(part, {})[key] = file[key]
-                if file.path.name not in holders.setdefault(part, []):
-                    holders[part].append(file.path.name)
+                state, origin = states.setdefault(part, {}), origins.setdefault(part, {})
+                if key not in state or _replaces(key, part, file, state[key], origin[key], system.FILES[part]):
+                    state[key], origin[key] = file[key], file.path.name
     parts = {part: system.from_published(part, state, system.CONFIG) for part, state in states.items()}
     config = system.configure({p: {k: v.shape for k, v in s.items()} for p, s in parts.items()})
     checkpoint = Checkpoint(config, system.edition(config), unknown=unknown)
     for part, state in parts.items():
-        checkpoint.parts[part], ignored = fit(part, state, config, " and ".join(holders[part]))
-        checkpoint.reports[part] = PartReport(tuple(holders[part]), len(checkpoint.parts[part]), ignored)
+        holders = tuple(dict.fromkeys(origins[part].values()))
+        checkpoint.parts[part], ignored = fit(part, state, config, holders)
+        checkpoint.reports[part] = PartReport(holders, len(checkpoint.parts[part]), ignored)
     if system is published and (deaf := published.deaf(config)):
         warnings.warn(
             f"This edition's networks for {', '.join(deaf)} have no latent alignment: "
@@ -178,22 +226,105 @@ def _read_published(files: list[TensorFile], wanted: set[str] | None) -> Checkpo
     return checkpoint
 
 
-def fit(part: str, state: Mapping[str, Tensor], config: CoDiConfig, holder: str) -> tuple[State, int]:
-    """Keep what a part needs, and count the rest. `ValueError` if something is missing or has another shape."""
-    with torch.device("meta"):
-        needed = {key: tuple(value.shape) for key, value in build(part, config).state_dict().items()}
+def _replaces(key: str, part: str, file: TensorFile, value: Tensor, holder: str, home: str) -> bool:
+    """Whether a file's copy of a tensor takes the place of another's, which has other values."""
+    if same_values(value, file[key]):
+        return False
+    later = counts_later(part, key, holder, file.path.name, home)
+    warnings.warn(
+        f"{holder} and {file.path.name} both hold {part}: that of {home} is taken, which is published for it.",
+        stacklevel=5,
+    )
+    return later
+
+
+def counts_later(part: str, key: str, one: str, other: str, home: str) -> bool:
+    """Whether of two published files with a tensor of the same name, but other values, the second counts.
+
+    Published files hold more than they need, so the file that is published for the part (`home`) counts. `ValueError`
+    where both files have that name, or neither.
+    """
+    named = [Path(name).stem == Path(home).stem for name in (one, other)]
+    if named[0] == named[1]:
+        raise ValueError(f"{one} and {other} both hold {part}, with other values of {key}: load only one of them.")
+    return named[1]
+
+
+def same_values(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors are the same, NaN included; both are read."""
+    if one.shape != other.shape or one.dtype != other.dtype:
+        return False
+    return torch.equal(one.contiguous().view(-1).view(torch.uint8), other.contiguous().view(-1).view(torch.uint8))
+
+
+def fit(
+    part: str,
+    state: Mapping[str, Tensor],
+    config: CoDiConfig,
+    holders: Sequence[str],
+    needed: Mapping[str, Tensor] | None = None,
+    strict: bool = False,
+) -> tuple[State, int]:
+    """Keep what a part needs, and count the rest.
+
+    Parameters
+    ----------
+    part : str
+    state : dict of str to Tensor
+    config : CoDiConfig
+        Of the model that the part belongs to.
+    holders : sequence of str
+        Names of the files, for messages.
+    needed : dict of str to Tensor, optional
+        The part's tensors, if it has been built already.
+    strict : bool
+        Whether files hold nothing that is not needed, as ours do.
+
+    Raises
+    ------
+    ValueError
+        A sentence that names the files, if something is missing, or has another shape or kind of number.
+    """
+    holder = " and ".join(holders)
+    if needed is None:
+        with on_meta(f"{part} in {holder}"):
+            needed = build(part, config).state_dict()
     if missing := sorted(needed.keys() - state.keys()):
+        absent = ", ".join(missing_shards(holders))
+        what = f"add {absent}, which is not among the files" if absent else "it is incomplete; fetch it again"
         raise ValueError(
-            f"{holder} lacks {len(missing)} of the {len(needed)} tensors of {part}, such as {missing[0]}: "
-            "it is incomplete; fetch it again."
+            f"{holder} lacks {len(missing)} of the {len(needed)} tensors of {part}, such as {missing[0]}: {what}."
         )
-    for key, shape in needed.items():
-        if tuple(state[key].shape) != shape:
+    surplus = state.keys() - needed.keys()
+    if strict and surplus:
+        raise ValueError(
+            f"{holder} holds {len(surplus)} tensors that {part} does not have, such as {min(surplus)}: "
+            "it belongs to another model."
+        )
+    for key, model in needed.items():
+        if state[key].shape != model.shape:
             raise ValueError(
-                f"{holder} holds {key} of {part} as {list(state[key].shape)} where {list(shape)} is needed: "
+                f"{holder} holds {key} of {part} as {list(state[key].shape)} where {list(model.shape)} is needed: "
                 "it belongs to another model."
             )
-    return {key: state[key] for key in needed}, len(state.keys() - needed.keys())
+        if _number(state[key]) != _number(model):
+            stored = str(state[key].dtype).removeprefix("torch.")
+            raise ValueError(
+                f"{holder} holds {key} of {part} as {stored}, where {_number(model)} is needed: "
+                "it is quantized or damaged; get it in fp16, bf16 or fp32."
+            )
+    if scaled := sorted(key for key in surplus if key.endswith(_SCALES)):
+        raise ValueError(
+            f"{holder} holds {part} with scales beside its weights ({scaled[0]}), which are not applied here: "
+            "get it in fp16, bf16 or fp32."
+        )
+    return {key: state[key] for key in needed}, len(surplus)
+
+
+def _number(value: Tensor) -> str:
+    if value.is_floating_point():
+        return "a floating-point number"
+    return "a complex number" if value.is_complex() else "a whole number"
 
 
 def save_parts(
@@ -203,15 +334,25 @@ def save_parts(
     training: Iterable[dict[str, Any]] = (),
     dtype: torch.dtype | None = None,
 ) -> None:
-    """Write parts into one file, in `dtype` if given; the file appears whole or not at all."""
+    """Write parts into one file, in `dtype` if given; the file appears whole or not at all.
+
+    `ValueError` for values that are not finite, or would not be in `dtype`: the sentence names the tensors.
+    """
+    path = Path(path)
+    for part, state in parts.items():
+        require_finite_weights(state, f"{part} for {path.name}", dtype)
     tensors = {
         f"{part}.{key}": (value.to(dtype) if dtype and value.is_floating_point() else value).detach().cpu().contiguous()
         for part, state in parts.items()
         for key, value in state.items()
     }
-    partial = Path(path).with_suffix(".partial")
-    save_file(tensors, partial, {"codi_config": config.to_json(), "codi_training": json.dumps(list(training))})
-    os.replace(partial, path)
+    partial = path.with_suffix(".partial")
+    try:
+        save_file(tensors, partial, {"codi_config": config.to_json(), "codi_training": json.dumps(list(training))})
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 def cut(config: CoDiConfig, parts: Iterable[str]) -> CoDiConfig:

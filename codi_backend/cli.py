@@ -10,6 +10,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+_CHECKPOINTS = "mini, vd-mini, files of this pack, published files, or a folder of such files"
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status. An error that the user can mend is one line on stderr."""
@@ -82,7 +84,9 @@ def _add_generate(commands: argparse._SubParsersAction) -> None:
                    "guidance (default: the model's own)")  # fmt: skip
     p.add_argument("--candidates", type=int, help="of how many candidates each result is the one whose streams agree "
                    "best (default: the model's own, or 1 for a single output)")  # fmt: skip
-    p.add_argument("--model", nargs="+", default=["mini"], help="mini (default), vd-mini or checkpoint files")
+    p.add_argument(
+        "--model", nargs="+", default=["mini"], help="mini (default), vd-mini, checkpoint files or their folder"
+    )
     p.add_argument("--vocabulary", type=Path, metavar="FOLDER", help="vocab.txt and vocab.json, for published texts")
     p.add_argument("--device", default="cpu", help="cpu (default), cuda, mps ...")
     p.add_argument("--json", action="store_true", help="print the result as JSON on stdout")
@@ -249,7 +253,9 @@ def _pack(options: argparse.Namespace) -> None:
 
 def _add_evaluate(commands: argparse._SubParsersAction) -> None:
     p = commands.add_parser("evaluate", help="measure fidelity, coupling and synchrony by rule-based judges")
-    p.add_argument("--model", nargs="+", default=["mini"], help="mini (default), vd-mini or checkpoint files")
+    p.add_argument(
+        "--model", nargs="+", default=["mini"], help="mini (default), vd-mini, checkpoint files or their folder"
+    )
     p.add_argument("--samples", type=int, default=200, help="results behind each figure (default: 200)")
     p.add_argument("--clips", type=int, help="the same where it takes videos, which are slow (default: as --samples)")
     p.add_argument("--seed", type=int, default=0)
@@ -293,7 +299,9 @@ def _add_similarity(commands: argparse._SubParsersAction) -> None:
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--steps", type=int, help="sampling steps (default: the model's own)")
     p.add_argument("--guidance", type=float, help="guidance scale (default: the model's own)")
-    p.add_argument("--model", nargs="+", default=["mini"], help="mini (default), vd-mini or checkpoint files")
+    p.add_argument(
+        "--model", nargs="+", default=["mini"], help="mini (default), vd-mini, checkpoint files or their folder"
+    )
     p.add_argument("--out", type=Path, help="folder for similarity.json and similarity.png")
     p.set_defaults(run=_similarity)
 
@@ -353,8 +361,11 @@ def _download(options: argparse.Namespace) -> None:
 
 
 def _add_inspect(commands: argparse._SubParsersAction) -> None:
-    p = commands.add_parser("inspect", help="tell what checkpoint files hold and whether it is whole")
-    p.add_argument("files", nargs="+", metavar="FILE", help="mini, vd-mini, files of this pack, or published files")
+    p = commands.add_parser(
+        "inspect", help="tell what checkpoint files hold, whether it is whole, and whether the weights are numbers"
+    )
+    p.add_argument("files", nargs="+", metavar="FILE", help=_CHECKPOINTS)
+    p.add_argument("--names-only", action="store_true", help="do not read the weights, which takes long in large files")
     p.add_argument("--json", action="store_true", help="print the findings as JSON")
     p.set_defaults(run=_inspect)
 
@@ -362,14 +373,14 @@ def _add_inspect(commands: argparse._SubParsersAction) -> None:
 def _inspect(options: argparse.Namespace) -> int:
     from .inspection import inspect
 
-    findings = inspect(options.files)
+    findings = inspect(options.files, values=not options.names_only)
     print(findings.to_json() if options.json else findings)
     return 0 if findings.sound else 1
 
 
 def _add_convert(commands: argparse._SubParsersAction) -> None:
     p = commands.add_parser("convert", help="write checkpoint files as one .safetensors a part")
-    p.add_argument("files", nargs="+", metavar="FILE", help="mini, vd-mini, files of this pack, or published files")
+    p.add_argument("files", nargs="+", metavar="FILE", help=_CHECKPOINTS)
     p.add_argument("--out", type=Path, required=True)
     p.add_argument("--dtype", choices=("fp32", "fp16", "bf16"), help="precision of the weights (default: as stored)")
     p.add_argument("--only", nargs="+", metavar="PART", help="parts to convert, as in diffuser.image (default: all)")

@@ -377,50 +377,7 @@ class CoDiConfig:
 
     @classmethod
     def from_json(cls, text: str) -> CoDiConfig:
-        """Read what `to_json` wrote. A `ValueError` names an unknown or missing field."""
-        try:
-            values = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"The text is not a CoDi configuration: {error}.") from error
-        return _build(cls, values)
+        """Read what `to_json` wrote. A `ValueError` names the field that is wrong; see `config_json.from_json`."""
+        from .config_json import from_json
 
-
-_NESTED = {
-    "diffuser": DiffuserConfig,
-    "text_encoder": TextEncoderConfig,
-    "image_encoder": VisionEncoderConfig,
-    "audio_encoder": ClapConfig,
-    "image_autoencoder": ImageAutoencoderConfig,
-    "audio_autoencoder": AudioAutoencoderConfig,
-    "text_autoencoder": TextAutoencoderConfig,
-    "mel": MelConfig,
-    "vocoder": VocoderConfig,
-    "encoder": TransformerConfig,
-    "decoder": TransformerConfig,
-}
-
-
-def _build(cls: type, values: Any) -> Any:
-    if not isinstance(values, dict):
-        raise ValueError(f"The text is not a CoDi configuration: {cls.__name__} is {values!r}, not a JSON object.")
-    fields = dataclasses.fields(cls)
-    known = {f.name for f in fields}
-    needed = {f.name for f in fields if f.default is f.default_factory is dataclasses.MISSING}
-    if missing := sorted(needed - set(values)):
-        raise ValueError(f"{cls.__name__} lacks {', '.join(missing)}: the text is not a CoDi configuration.")
-    if unknown := sorted(set(values) - known):
-        raise ValueError(
-            f"{cls.__name__} has no field {', '.join(unknown)}: the file was written by a newer version of this pack."
-        )
-    built = {}
-    for name, value in values.items():
-        if name == "networks":
-            value = {network: _build(UNetConfig, v) for network, v in value.items()}
-        elif name in ("latent_means", "companions"):
-            value = {modality: tuple(row) for modality, row in value.items()}
-        elif name in _NESTED and value is not None:
-            value = _build(_NESTED[name], value)
-        elif isinstance(value, list):
-            value = tuple(value)
-        built[name] = value
-    return cls(**built)
+        return from_json(cls, text)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from .checkpoints import Source, cut, fit, read_parts, resolve, save_parts
-from .tensor_files import TensorFile
+from .checkpoint_files import Source, resolve
+from .checkpoints import cut, open_file, read_parts, save_parts, training_records
+from .systems import system_by_edition
+from .tensor_files import streamed
+from .weight_values import WeightCheck
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -21,7 +23,8 @@ def convert(
     """Write every part of a checkpoint into a file of its own, ``<name of the configuration>_<part>.safetensors``.
 
     The files belong together: each holds the configuration of all that is converted at once. One part at a time is in
-    memory; the source stays memory-mapped.
+    memory; the source stays memory-mapped. All weights are read before the first file is written, to find values that
+    are not finite, or would not be in `dtype`.
 
     Parameters
     ----------
@@ -44,23 +47,29 @@ def convert(
     Raises
     ------
     FileNotFoundError, ValueError
-        With a sentence about what is wrong with the source, or the file that would be overwritten; then nothing is
-        written.
+        With a sentence about what is wrong with the source or its weights, or the file that would be overwritten; then
+        nothing is written.
     """
     checkpoint = read_parts(source, only)
     config = checkpoint.config if only is None else cut(checkpoint.config, checkpoint.parts)
     paths = {part: out / f"{config.name}_{part}.safetensors" for part in checkpoint.parts}
     if not force and (there := [path for path in paths.values() if path.exists()]):
         raise ValueError(f"{there[0]} exists: choose another folder, or overwrite it with --force.")
+    states = {}
+    for part in paths:
+        states[part] = checkpoint.take(part)
+        check = WeightCheck(checkpoint.called(part), dtype)
+        for key, value in streamed(states[part]):
+            check.add(key, value)
+        check.finish()
+    records = _training(source) if system_by_edition(checkpoint.edition) is None else {}
     out.mkdir(parents=True, exist_ok=True)
     for part, path in paths.items():
-        holders = checkpoint.reports[part].files
-        state, _ = fit(part, checkpoint.parts.pop(part), config, " and ".join(holders))
-        save_parts(path, config, {part: state}, _training(source, holders), dtype)
+        training = [record for name in checkpoint.reports[part].files for record in records.get(name, ())]
+        save_parts(path, config, {part: states.pop(part)}, training, dtype)
         yield path
 
 
-def _training(source: Source, names: tuple[str, ...]) -> list[dict[str, Any]]:
-    """The training records of those files of ours that have these names."""
-    files = [TensorFile(path) for path in resolve(source) if path.name in names and path.suffix == ".safetensors"]
-    return [record for file in files for record in json.loads(file.metadata.get("codi_training", "[]"))]
+def _training(source: Source) -> dict[str, list[dict[str, Any]]]:
+    """The training records of files of ours, by the files' names."""
+    return {path.name: training_records(open_file(path)) for path in resolve(source)}

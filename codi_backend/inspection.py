@@ -1,233 +1,219 @@
-"""`codi inspect`: what checkpoint files hold and whether it is whole, from names, shapes and types alone."""
+"""`codi inspect`: what checkpoint files hold and whether it is whole, together, and whether the weights are numbers."""
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 from torch import Tensor
 
-from .checkpoints import Source, State, fit, resolve
+from .checkpoint_files import Source, resolve
+from .checkpoints import State, counts_later, fit, held_twice, open_file, read_config, same_values, training_records
 from .config import CoDiConfig
-from .parts import part_names
-from .systems import holds_published, system_by_edition, system_of
-from .tensor_files import TensorFile
+from .findings import FileFindings, Inspection, MissingPart, PartFindings
+from .parts import build, on_meta, part_names
+from .pickles import damaged_record
+from .systems import holds_published, system_of
+from .tensor_files import TensorFile, streamed
+from .weight_values import count_not_finite
 
 OURS, PUBLISHED = "this pack's", "published"
 
 
-@dataclass(frozen=True)
-class PartFindings:
-    """One part in one file.
+@dataclass
+class _Share:
+    """What a file holds of a part: its tensors by their keys there, and, without values, by our names."""
 
-    Attributes
-    ----------
-    found, ignored : int
-        Tensors that the part needs, and those of its own that it does not need.
-    parameters, megabytes : int, float
-        Of the tensors found.
-    dtypes : tuple of str
-        As stored.
-    problem : str or None
-        Why the part cannot be loaded from this file.
-    """
-
-    name: str
-    found: int
-    ignored: int
-    parameters: int
-    dtypes: tuple[str, ...]
-    megabytes: float
-    problem: str | None
+    file: FileFindings
+    keys: list[str]
+    shadows: State
 
 
 @dataclass
-class FileFindings:
-    """One file.
+class _Model:
+    """What files hold of a model together.
 
     Attributes
     ----------
-    kind : str or None
-        "this pack's" or "published"; None if the file could not be read.
-    edition, model : str or None
-        As in `Checkpoint`, and the name of its configuration.
-    megabytes : float or None
-        Size of the whole file; None if it is not there.
-    unknown : int
-        Tensors that belong to no part.
-    training : list of dict
-        The records of the stages that trained it.
-    problem : str or None
-        Why the file cannot be loaded.
+    whole : CoDiConfig
+        With all the parts that the model can have.
+    system : module or None
+        Of published files.
     """
 
-    path: str
-    kind: str | None = None
-    edition: str | None = None
-    model: str | None = None
-    megabytes: float | None = None
-    parts: list[PartFindings] = field(default_factory=list)
-    unknown: int = 0
-    training: list[dict[str, Any]] = field(default_factory=list)
-    problem: str | None = None
+    whole: CoDiConfig
+    system: ModuleType | None
+    parts: dict[str, list[_Share]] = field(default_factory=dict)
+
+    def config(self) -> CoDiConfig:
+        """The configuration of what the files hold."""
+        if self.system is None:
+            return self.whole
+        return self.system.configure({part: _shapes(shares) for part, shares in self.parts.items()})
 
 
-@dataclass(frozen=True)
-class MissingPart:
-    """A part that a model has and none of the files holds; of published models, with the file that holds it."""
+def inspect(source: Source, values: bool = True) -> Inspection:
+    """Look into checkpoint files. What is wrong with a file or a part is among the findings.
 
-    model: str
-    part: str
-    file: str | None
-
-
-@dataclass(frozen=True)
-class Inspection:
-    """Findings about a selection of files."""
-
-    files: list[FileFindings]
-    missing: list[MissingPart]
-
-    @property
-    def sound(self) -> bool:
-        """Whether nothing is wrong with the files and with what they hold of their parts."""
-        return not any(file.problem or any(part.problem for part in file.parts) for file in self.files)
-
-    def to_json(self) -> str:
-        return json.dumps({"sound": self.sound, **dataclasses.asdict(self)}, indent=2)
-
-    def __str__(self) -> str:
-        lines = [line for file in self.files for line in _file_lines(file)]
-        for model in dict.fromkeys(missing.model for missing in self.missing):
-            names = (f"{m.part} ({m.file})" if m.file else m.part for m in self.missing if m.model == model)
-            lines.append(f"Of {model}, these files do not hold {', '.join(names)}.")
-        return "\n".join(lines)
-
-
-def inspect(source: Source) -> Inspection:
-    """Look into checkpoint files, each by itself. What is wrong with a file or a part is among the findings.
+    Parts may be spread over files: they are judged by what all the files hold.
 
     Parameters
     ----------
     source : str, path or iterable of paths
         As for `CoDi.load`, but files of several models and kinds may be mixed.
+    values : bool
+        Read the weights, a little at a time, and look for damage and for values that are not finite. Without it names,
+        shapes and types alone are looked at.
 
     Raises
     ------
     FileNotFoundError, ValueError
         Only if the source means no file at all.
     """
-    files, held = [], {}
+    files: list[FileFindings] = []
+    models: dict[tuple[str, str], _Model] = {}
     for path in resolve(source):
         findings = FileFindings(str(path))
         files.append(findings)
         try:
-            file = TensorFile(path)
+            file = open_file(path)
             findings.megabytes = path.stat().st_size / 1e6
-            config = _look(file, findings)
+            _look(file, findings, models)
+            if values and (record := damaged_record(path)):
+                findings.problem = f"{path.name} is damaged: the check sum of {record} is wrong; fetch it again."
         except (OSError, ValueError) as error:
             findings.problem = str(error)
-            continue
-        _, _, parts = held.setdefault((findings.kind, config.to_json()), (config, findings.edition, set()))
-        parts.update(part.name for part in findings.parts)
+    for model in models.values():
+        _judge(model, values)
     missing = [
-        MissingPart(config.name, part, system_by_edition(edition).FILES[part] if kind == PUBLISHED else None)
-        for (kind, _), (config, edition, parts) in held.items()
-        for part in part_names(config)
-        if part not in parts
+        MissingPart(model.whole.name, part, model.system.FILES[part] if model.system else None)
+        for model in models.values()
+        for part in part_names(model.whole)
+        if part not in model.parts
     ]
     return Inspection(files, missing)
 
 
-def _look(file: TensorFile, findings: FileFindings) -> CoDiConfig:
-    """Fill in the findings about a file; returns the configuration of the whole model that it belongs to."""
-    shadows = {key: file[key].to("meta") for key in file.keys()}
+def _look(file: TensorFile, findings: FileFindings, models: dict[tuple[str, str], _Model]) -> None:
+    """Fill in the findings about a file, and add what it holds to its model."""
     if "codi_config" in file.metadata:
-        config = whole = CoDiConfig.from_json(file.metadata["codi_config"])
+        config, system = read_config(file), None
+        known = part_names(config)
         findings.kind, findings.edition = OURS, "codi-any-to-any"
-        findings.training = json.loads(file.metadata.get("codi_training", "[]"))
-        states = _split(shadows, config, findings)
-    elif holds_published(shadows):
-        system = system_of([(file.path.name, shadows)])
-        states = _split_published(shadows, findings, system)
-        whole = system.CONFIG
-        config = system.configure({p: {k: v.shape for k, v in s.items()} for p, s in states.items()})
-        findings.kind, findings.edition = PUBLISHED, system.edition(config)
+        findings.training = training_records(file)
+    elif holds_published(file.keys()):
+        system = system_of([(file.path.name, file.keys())])
+        config, known = system.CONFIG, ()
+        findings.kind = PUBLISHED
     else:
         raise ValueError(
             f"{file.path.name} holds no CoDi configuration and no keys of the published files: "
             "it is not a checkpoint of CoDi."
         )
-    findings.model = whole.name
-    for part, state in states.items():
-        findings.parts.append(_judge(part, state, config, file.path.name, strict=findings.kind == OURS))
-    return whole
-
-
-def _split(shadows: State, config: CoDiConfig, findings: FileFindings) -> dict[str, State]:
-    states: dict[str, State] = {}
-    known = part_names(config)
-    for key, value in shadows.items():
-        part = next((part for part in known if key.startswith(f"{part}.")), None)
-        if part is None:
-            findings.unknown += 1
-            findings.problem = f"{Path(findings.path).name} holds {key}, which belongs to no part of its model."
+    findings.model = config.name
+    held: dict[str, list[str]] = {}
+    for key in file.keys():
+        if system:
+            part = system.part_of(key)
         else:
-            states.setdefault(part, {})[key.removeprefix(f"{part}.")] = value
-    return states
+            part = next((part for part in known if key.startswith(f"{part}.")), None)
+        if part is not None:
+            held.setdefault(part, []).append(key)
+            continue
+        findings.unknown += 1
+        if system is None:
+            findings.problem = (
+                f"{file.path.name} holds {key}, which belongs to no part of its model: "
+                "it is damaged, or of another kind."
+            )
+    shares = {
+        part: _Share(findings, keys, {k: v.to("meta") for k, v in _ours(file, part, keys, system).items()})
+        for part, keys in held.items()
+    }
+    if system:
+        findings.edition = system.edition(system.configure({part: _shapes([share]) for part, share in shares.items()}))
+    model = models.setdefault((findings.kind, system.SYSTEM if system else config.to_json()), _Model(config, system))
+    for part, share in shares.items():
+        model.parts.setdefault(part, []).append(share)
 
 
-def _split_published(shadows: State, findings: FileFindings, system: ModuleType) -> dict[str, State]:
-    states: dict[str, State] = {}
-    for key, value in shadows.items():
-        part = system.part_of(key)
-        if part is None:
-            findings.unknown += 1
-        else:
-            states.setdefault(part, {})[key] = value
-    return {part: system.from_published(part, state, system.CONFIG) for part, state in states.items()}
+def _ours(file: TensorFile, part: str, keys: list[str], system: ModuleType | None) -> State:
+    """What a file holds of a part, by our names."""
+    if system is None:
+        return {key.removeprefix(f"{part}."): file[key] for key in keys}
+    return system.from_published(part, {key: file[key] for key in keys}, system.CONFIG)
 
 
-def _judge(part: str, state: Mapping[str, Tensor], config: CoDiConfig, holder: str, strict: bool) -> PartFindings:
-    """Findings about a part; `strict` where files hold nothing that is not needed."""
-    ignored, problem = 0, None
-    try:
-        state, ignored = fit(part, state, config, holder)
-    except ValueError as error:
-        problem = str(error)
-    if strict and ignored:
-        problem = f"{holder} holds {ignored} tensors that {part} does not have: it belongs to another model."
+def _shapes(shares: list[_Share]) -> dict[str, tuple[int, ...]]:
+    return {key: tuple(value.shape) for share in shares for key, value in share.shadows.items()}
+
+
+def _judge(model: _Model, values: bool) -> None:
+    """Add the findings about a model's parts to those about its files."""
+    config = model.config()
+    for part, shares in model.parts.items():
+        names = list(dict.fromkeys(Path(share.file.path).name for share in shares))
+        problems: list[list[str]] = [[] for _ in shares]
+        together = {key: value for share in reversed(shares) for key, value in share.shadows.items()}
+        try:
+            with on_meta(f"{part} in {' and '.join(names)}"):
+                needed = build(part, config).state_dict()
+            fit(part, together, config, names, needed, strict=model.system is None)
+        except ValueError as error:
+            problems[0].append(str(error))
+            needed = together
+        for number, share in enumerate(shares):
+            for earlier in shares[:number]:
+                if twice := _held_twice(model.system, part, earlier, share, values):
+                    problems[number].append(twice)
+            share.file.parts.append(_part(part, share, needed, problems[number], values, model.system))
+
+
+def _held_twice(system: ModuleType | None, part: str, one: _Share, other: _Share, values: bool) -> str | None:
+    """What is wrong with two files that hold the same tensors of a part, as `read_parts` would say."""
+    both = [key for key in one.keys if key in set(other.keys)]
+    names = Path(one.file.path).name, Path(other.file.path).name
+    if not both:
+        return None
+    if system is None:
+        return held_twice(part, *names)
+    files = [open_file(Path(share.file.path)) for share in (one, other)]
+    for key in both if values else ():
+        if not same_values(files[0][key], files[1][key]):
+            try:
+                counts_later(part, key, *names, system.FILES[part])
+            except ValueError as error:
+                return str(error)
+    return None
+
+
+def _part(
+    part: str, share: _Share, needed: Mapping[str, Tensor], problems: list[str], values: bool, system: ModuleType | None
+) -> PartFindings:
+    """Findings about what a file holds of a part."""
+    found = {key: value for key, value in share.shadows.items() if key in needed}
+    path = Path(share.file.path)
+    not_finite = {}
+    if values:
+        state = _ours(open_file(path), part, share.keys, system)
+        fitting = {key: value for key, value in state.items() if key in needed and value.shape == needed[key].shape}
+        not_finite = {key: count for key, value in streamed(fitting) if (count := count_not_finite(value))}
+    if not_finite:
+        named = ", ".join(f"{count} in {key}" for key, count in list(not_finite.items())[:3])
+        more = f", and more in {len(not_finite) - 3} other tensors" if len(not_finite) > 3 else ""
+        problems.append(
+            f"{path.name} holds {sum(not_finite.values())} values of {part} that are not finite (NaN or infinity), "
+            f"{named}{more}: fetch or train it again."
+        )
     return PartFindings(
         name=part,
-        found=len(state),
-        ignored=ignored,
-        parameters=sum(value.numel() for value in state.values()),
-        dtypes=tuple(sorted({str(value.dtype).removeprefix("torch.") for value in state.values()})),
-        megabytes=sum(value.nbytes for value in state.values()) / 1e6,
-        problem=problem,
+        found=len(found),
+        ignored=len(share.shadows) - len(found),
+        parameters=sum(value.numel() for value in found.values()),
+        dtypes=tuple(sorted({str(value.dtype).removeprefix("torch.") for value in found.values()})),
+        megabytes=sum(value.nbytes for value in found.values()) / 1e6,
+        not_finite=not_finite,
+        problem=" ".join(problems) or None,
     )
-
-
-def _file_lines(file: FileFindings) -> list[str]:
-    facts = [f"{file.megabytes:.2f} MB"] if file.megabytes is not None else []
-    if file.kind:
-        facts += [file.kind, f"model {file.model}"]
-        facts += [f"edition {file.edition}"] if file.edition != file.kind else []
-    lines = [": ".join([file.path, ", ".join(facts)] if facts else [file.path])]
-    if file.parts:
-        lines.append(f"  {'part':<22}{'tensors':>8}{'ignored':>9}{'parameters':>15}{'MB':>11}  type")
-    for part in file.parts:
-        numbers = f"{part.found:>8}{part.ignored:>9}{part.parameters:>15,}{part.megabytes:>11.2f}"
-        lines.append(f"  {part.name:<22}{numbers}  {', '.join(part.dtypes)}")
-    if file.unknown:
-        lines.append(f"  {file.unknown} tensors belong to no part")
-    for record in file.training:
-        steps = record.get("options", {}).get("steps", "?")
-        lines.append(f"  trained: {record.get('stage', '?')}, {steps} steps, {record.get('minutes', '?')} minutes")
-    problems = [file.problem, *(part.problem for part in file.parts)]
-    return lines + [f"  PROBLEM: {problem}" for problem in problems if problem]

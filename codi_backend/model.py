@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from .autoencoders.vocabulary import find_vocabulary, read_vocabulary
-from .checkpoints import Checkpoint, Source, State, cut, fit, read_parts, remedy, resolve
+from .checkpoint_files import Source, resolve
+from .checkpoints import Checkpoint, State, cut, fit, read_parts, remedy
 from .conditioning import Prompt
 from .config import CoDiConfig
 from .context_encoding import image_context, text_context
@@ -19,12 +20,13 @@ from .diffuser import Diffuser
 from .diffuser.joint import Strength
 from .diffusion import stream_noise
 from .modality import MODALITIES, modality
-from .parts import FIELDS, build, diffuser_parts
+from .parts import FIELDS, build, diffuser_parts, on_meta
 from .prompts.preprocess import clip_input, clip_nothing
 from .sampling import sample
 from .selection import check_candidates, usual_candidates
 from .systems import system_by_config, system_by_edition, system_of
 from .tensor_files import convert
+from .weight_values import require_finite_weights
 
 
 class CoDi(nn.Module):
@@ -67,11 +69,13 @@ class CoDi(nn.Module):
         Parameters
         ----------
         source : str, path or iterable of paths
-            Published files may be any subset: the model has the parts that they hold.
+            A folder means the checkpoint files in it. Published files may be any subset: the model has the parts that
+            they hold.
         only : iterable of str, optional
             Names of the parts to load, as in ``["prompt_encoders.text", "diffuser.image", "autoencoders.image"]``.
         dtype : torch.dtype
-            What the weights are brought to. Weights that are stored so stay memory-mapped until they are used.
+            What the weights are brought to, a floating-point type. Weights that are stored so stay memory-mapped. All
+            are read once, to find values that are not finite, or would not be in that type.
         vocabulary : str or path, optional
             Folder with `vocab.txt` (BERT, cased) and `vocab.json` (GPT-2), which the published text autoencoder needs
             for texts; by default the folder of a checkpoint file, where it has both.
@@ -79,24 +83,20 @@ class CoDi(nn.Module):
         Raises
         ------
         FileNotFoundError, ValueError
-            With a sentence about what is wrong with the files.
+            With a sentence about what is wrong with the files or the weights.
         """
         files = resolve(source)
         checkpoint = read_parts(files, only)
         config = checkpoint.config if only is None else cut(checkpoint.config, checkpoint.parts)
-        with torch.device("meta"):
+        with on_meta(" and ".join(file.name for file in files[:2])):
             codi = cls(config)
         parts = codi.parts()
         if missing := sorted(parts.keys() - checkpoint.parts.keys()):
             raise ValueError(f"The checkpoint has no {', '.join(missing)}: add the file that holds it.")
         for name, part in parts.items():
-            state = checkpoint.parts.pop(name)
-            try:
-                codi._assign(part, state, dtype)
-            except RuntimeError as error:
-                raise ValueError(
-                    f"The checkpoint's {name} does not fit its own configuration: fetch or train it again."
-                ) from error
+            state = checkpoint.take(name, part.state_dict())
+            convert(state, dtype, checkpoint.called(name))
+            part.load_state_dict(state, assign=True)
         if "text" in codi.autoencoders and config.text_autoencoder.words is None:
             if vocabulary is not None:
                 read_vocabulary(vocabulary, config.text_autoencoder)  # a wrong folder should be heard of now
@@ -108,15 +108,16 @@ class CoDi(nn.Module):
     def from_state_dict(cls, state_dict: Mapping[str, Tensor], config: CoDiConfig) -> CoDi:
         """Make a model from tensors under the published names; keys that belong to none of its parts are ignored.
 
-        `ValueError` if a part's tensors are missing or have other shapes than `config` says.
+        `ValueError` if a part's tensors are missing, have other shapes than `config` says, or are not finite.
         """
         with torch.device("meta"):
             codi = cls(config)
         system = system_of([("The state dict", state_dict)])
         for name, part in codi.parts().items():
             named = {key: value for key, value in state_dict.items() if system.part_of(key) == name}
-            state, _ = fit(name, system.from_published(name, named, config), config, "The state dict")
-            codi._assign(part, state, None)
+            state, _ = fit(name, system.from_published(name, named, config), config, ["The state dict"])
+            require_finite_weights(state, f"The state dict's {name}")
+            part.load_state_dict(state, assign=True)
         return codi
 
     def to_reference_state_dict(self) -> State:
@@ -128,12 +129,6 @@ class CoDi(nn.Module):
         for name, part in self.parts().items():
             named |= system.to_published(name, part.state_dict(), self.config)
         return named
-
-    @staticmethod
-    def _assign(part: nn.Module, state: State, dtype: torch.dtype | None) -> None:
-        if dtype is not None:
-            convert(state, dtype)
-        part.load_state_dict(state, assign=True)
 
     def parts(self) -> dict[str, nn.Module]:
         """The modules that checkpoints store separately, by part name."""

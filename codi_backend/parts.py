@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 
+import torch
 from torch import nn
 
 from .autoencoders import AudioAutoencoder, ImageAutoencoder, TextAutoencoder
@@ -51,6 +53,19 @@ def diffuser_parts(diffuser: Diffuser) -> dict[str, nn.Module]:
     parts: dict[str, nn.Module] = {f"diffuser.{name}": network for name, network in diffuser.networks.items()}
     parts |= {f"contexts.{kind}": layers for kind, layers in diffuser.context_sets.items()}
     return parts if diffuser.time_embed is None else parts | {TIME: diffuser.time_embed}
+
+
+@contextmanager
+def on_meta(what: str) -> Iterator[None]:
+    """Within it networks are built without memory for weights; a `ValueError` about `what` if they cannot be."""
+    try:
+        with torch.device("meta"):
+            yield
+    except Exception as error:  # layers raise whatever comes of sizes that do not go together
+        reason = (str(error) or type(error).__name__).split("\n", 1)[0]
+        raise ValueError(
+            f"The configuration of {what} makes no network ({reason}): it is damaged, or of another program."
+        ) from error
 
 
 def build(part: str, config: CoDiConfig) -> nn.Module:

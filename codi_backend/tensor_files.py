@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import pickle
-from collections.abc import Iterator
+import json
+import struct
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,122 +12,162 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from .file_kinds import NUMPY, SAFETENSORS, kind_of
+from .pickles import read_torch
+from .state_dicts import find_state_dict, plain_names
+from .weight_values import WeightCheck
+
 
 class TensorFile:
-    """The tensors of a .safetensors, .pth, .pt or .ckpt file, memory-mapped.
+    """The tensors of a file of safetensors or PyTorch, memory-mapped. What it is, its content tells, not its name.
 
-    `FileNotFoundError` or `ValueError` with a sentence that names the file, what is wrong with it and the remedy.
+    Parameters
+    ----------
+    path : Path
+    known : callable, optional
+        Whether some of the names that it is given are those of a model. Then names come without what wrappers put
+        before them, see `state_dicts.plain_names`.
 
     Attributes
     ----------
     metadata : dict of str to str
         Of safetensors; empty for the others.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        A sentence that names the file, what is wrong with it and the remedy.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, known: Callable[[Iterable[str]], bool] | None = None):
+        if path.is_dir():
+            raise FileNotFoundError(f"{path} is a folder: give the checkpoint files in it.")
         if not path.is_file():
             raise FileNotFoundError(f"There is no checkpoint file {path}.")
         self.path = path
-        self._mapped = True
         self.metadata: dict[str, str] = {}
-        with open(path, "rb") as file:
-            head = file.read(256).lstrip().lower()
-        if head.startswith((b"<!doctype", b"<html", b"<?xml")):
-            raise ValueError(f"{path.name} is a web page, not a checkpoint: fetch the file itself again.")
-        if path.suffix == ".safetensors":
+        self._mapped = True
+        self._tensors: dict[str, Tensor] | None = None
+        self._known = known
+        kind = kind_of(path)
+        if kind == NUMPY:
+            raise ValueError(f"{path.name} is a NumPy array, not a checkpoint: save the tensors as safetensors.")
+        if kind == SAFETENSORS:
             self._open_safetensors()
+            stored = list(self._file.keys())
         else:
-            self._tensors: dict[str, Tensor] | None = _state_dict(self._unpickle(), path.name)
+            content, self._mapped = read_torch(path)
+            self._tensors = find_state_dict(content, path.name)
+            stored = list(self._tensors)
+        self._names = plain_names(stored, known, path.name) if known else dict(zip(stored, stored))
 
     def keys(self) -> Iterator[str]:
-        return iter(self._tensors if self._tensors is not None else self._file.keys())
+        return iter(self._names)
 
     def __getitem__(self, key: str) -> Tensor:
-        tensor = self._tensors[key] if self._tensors is not None else self._file.get_tensor(key)
+        if self._tensors is not None:
+            tensor = self._tensors[self._names[key]]
+        else:
+            try:
+                tensor = self._file.get_tensor(self._names[key])
+            except (SafetensorError, AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
+                raise ValueError(
+                    f"{self.path.name} holds {key} in a form that this version of PyTorch does not read ({error}): "
+                    "get it in fp16, bf16 or fp32."
+                ) from error
         storage = tensor.untyped_storage()
         if self._mapped and storage.nbytes() == tensor.nbytes:  # else the key would not lead to the storage
-            storage.codi_origin = self.path, key
+            storage.codi_origin = self.path, self._known, key
         return tensor
 
     def shape(self, key: str) -> tuple[int, ...]:
         """Shape of a tensor, without reading it."""
         if self._tensors is not None:
-            return tuple(self._tensors[key].shape)
-        return tuple(self._file.get_slice(key).get_shape())
+            return tuple(self._tensors[self._names[key]].shape)
+        return tuple(self._file.get_slice(self._names[key]).get_shape())
 
     def _open_safetensors(self) -> None:
-        self._tensors = None
+        if twice := _twice(self.path):
+            raise ValueError(f"{self.path.name} holds {twice} twice: it is damaged; fetch or convert it again.")
         try:
             self._file = safe_open(self.path, "pt")
-        except (SafetensorError, OSError) as error:
+        except (SafetensorError, OSError, ValueError, MemoryError) as error:
+            reason = str(error).removeprefix("Error while deserializing header: ")
+            cut = "it is cut short" if "incomplete" in reason else "its header is damaged"
             raise ValueError(
-                f"{self.path.name} cannot be read as safetensors ({error}): it is cut short or of another kind; "
-                "fetch or convert it again."
+                f"{self.path.name} cannot be read as safetensors ({reason}): {cut}; fetch or convert it again."
             ) from error
         self.metadata = self._file.metadata() or {}
 
-    def _unpickle(self) -> Any:
-        try:
-            try:
-                return torch.load(self.path, map_location="cpu", weights_only=True, mmap=True)
-            except RuntimeError as error:
-                if "mmap" not in str(error):
-                    raise
-                self._mapped = False  # a file in torch's old format
-                return torch.load(self.path, map_location="cpu", weights_only=True)
-        except pickle.UnpicklingError as error:
-            if "Weights only load failed" in str(error) and "Unsupported" in str(error):
-                raise ValueError(
-                    f"{self.path.name} contains more than tensors ({_culprit(error)}) and could run code, so it was "
-                    "not loaded: get it as safetensors."
-                ) from error
-            raise self._unreadable(error) from error
-        except (RuntimeError, EOFError, OSError, ValueError, LookupError, AttributeError, TypeError) as error:
-            raise self._unreadable(error) from error
 
-    def _unreadable(self, error: Exception) -> ValueError:
-        reason = str(error).split("\n", 1)[0].split(". ", 1)[0]
-        return ValueError(
-            f"{self.path.name} cannot be read as a PyTorch checkpoint ({reason}): it is cut short or of another kind; "
-            "fetch it again."
-        )
-
-
-def convert(state: dict[str, Tensor], dtype: torch.dtype) -> None:
-    """Bring the floating-point tensors of a state dict to `dtype`, in place in the dict.
+def streamed(state: Mapping[str, Tensor], limit: int = 1 << 28) -> Iterator[tuple[str, Tensor]]:
+    """Names and tensors of a state dict, of whose files no more than `limit` bytes stay in memory.
 
     What is read of a mapped file stays in memory until the mapping goes. So tensors of a `TensorFile`, and views of
     them, are read through another mapping, which is made anew again and again.
     """
-    different = [key for key, value in state.items() if value.is_floating_point() and value.dtype != dtype]
-    limit = sum(state[key].numel() for key in different) * dtype.itemsize / 32
     files: dict[Path, TensorFile] = {}
     read = 0
-    for key in different:
-        value = state[key]
-        path, name = getattr(value.untyped_storage(), "codi_origin", (None, None))
+    for key, value in state.items():
+        path, known, name = getattr(value.untyped_storage(), "codi_origin", (None, None, None))
         if path is not None:
             if read + value.nbytes > limit:
                 files.clear()
                 read = 0
             read += value.nbytes
             if path not in files:
-                files[path] = TensorFile(path)
+                files[path] = TensorFile(path, known)
             value = files[path][name].as_strided(value.shape, value.stride(), value.storage_offset())
+        yield key, value
+        del value
+
+
+def convert(state: dict[str, Tensor], dtype: torch.dtype, what: str = "The state dict") -> None:
+    """Bring the floating-point tensors of a state dict to `dtype`, in place in the dict, and check all values.
+
+    Those that have that type already stay memory-mapped.
+
+    Parameters
+    ----------
+    state : dict of str to Tensor
+    dtype : torch.dtype
+        A floating-point type.
+    what : str
+        The subject of messages, such as "diffuser.image of a.safetensors".
+
+    Raises
+    ------
+    ValueError
+        For values that are not finite, or would not be in `dtype`; the sentence names the tensors.
+    """
+    if not dtype.is_floating_point:
+        raise ValueError(f"Weights cannot be brought to {dtype}: choose a floating-point type, as torch.float16.")
+    different = {key: v for key, v in state.items() if v.is_floating_point() and v.dtype != dtype}
+    check = WeightCheck(what, dtype)
+    for key, value in state.items():
+        if key not in different:
+            check.add(key, value)
+    for key, value in streamed(different, sum(v.numel() for v in different.values()) * dtype.itemsize // 32):
+        check.add(key, value)
         state[key] = value.to(dtype)
+    check.finish()
 
 
-def _culprit(error: Exception) -> str:
-    words = str(error).split("Unsupported", 1)[1].split()
-    return next((word.rstrip(".,") for word in words if "." in word), "code")
+def _twice(path: Path) -> str | None:
+    """A name that the header of a safetensors file has twice, of which readers would take one without a word."""
+    found: list[str] = []
 
+    def fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        values = dict(pairs)
+        if len(values) < len(pairs):
+            names = [name for name, _ in pairs]
+            found.append(next(name for name in names if names.count(name) > 1))
+        return values
 
-def _state_dict(content: Any, name: str) -> dict[str, Tensor]:
-    """The dict of tensors in what a file holds, which training frameworks wrap in another dict."""
-    for wrapper in ("state_dict", "model"):
-        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
-            content = content[wrapper]
-    tensors = {key: v for key, v in content.items() if torch.is_tensor(v)} if isinstance(content, dict) else {}
-    if not tensors:
-        raise ValueError(f"{name} holds no tensors by name: it is not a checkpoint.")
-    return tensors
+    with open(path, "rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        try:
+            json.loads(file.read(length), object_pairs_hook=fields)
+        except (ValueError, RecursionError):  # which safetensors says more about
+            return None
+    return found[0] if found else None

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import folder_paths
 
-from ..codi_backend.checkpoints import SHIPPED
+from ..codi_backend.checkpoint_files import SHIPPED
 
 FOLDER = "codi"
 _BUILT_IN = {f"{name} (built in)": name for name in SHIPPED}

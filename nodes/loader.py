@@ -11,6 +11,7 @@ from ..codi_backend.checkpoints import Checkpoint, read_parts
 from ..codi_backend.config import CoDiConfig
 from ..codi_backend.parts import FIELDS, TIME, part_names
 from ..codi_backend.systems import system_by_edition
+from ..codi_backend.weight_values import require_finite_weights
 from .files import BUILT_IN, FOLDER, fingerprint, locate, model_choices
 from .managed import Weights
 from .managed_prompts import ManagedAudioEncoder, ManagedImageEncoder, ManagedTextEncoder, PromptEncoders
@@ -29,11 +30,11 @@ def load_diffuser(
     """The MODEL of some networks of a checkpoint. ComfyUI calls this again when it has to build the patcher anew."""
     checkpoint = checkpoint or read_parts(source)
     config = _with_scales(checkpoint, networks)
-    weights = {
-        f"{_place(part)}.{key}": value
-        for part in _diffuser_parts(config)
-        for key, value in checkpoint.parts[part].items()
-    }
+    weights = {}
+    for part in _diffuser_parts(config):
+        state = checkpoint.take(part)
+        require_finite_weights(state, checkpoint.called(part))
+        weights |= {f"{_place(part)}.{key}": value for key, value in state.items()}
     patcher = build_patcher(config, weights, disable_dynamic)
     patcher.cached_patcher_init = (load_diffuser, (source, networks))
     return patcher
@@ -143,7 +144,10 @@ class CoDiLoadModel(io.ComfyNode):
         lacking = set(_diffuser_parts(_with_scales(found, networks))) - parts
         if not networks or lacking:
             return io.NodeOutput(ExecutionBlocker(_no_model(checkpoint, parts, lacking)), encoders, *vaes)
-        model = load_diffuser(source, networks, checkpoint=found)
+        try:
+            model = load_diffuser(source, networks, checkpoint=found)
+        except ValueError as error:
+            raise ValueError(f"checkpoint: {error}") from error
         Autoencoders(*vaes).attach(model)
         return io.NodeOutput(model, encoders, *vaes)
 

@@ -12,8 +12,10 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor, nn
 
-from ..codi_backend.checkpoints import Source, read_parts
+from ..codi_backend.checkpoint_files import Source
+from ..codi_backend.checkpoints import read_parts
 from ..codi_backend.tensor_files import convert
+from ..codi_backend.weight_values import require_finite_weights
 
 
 @dataclass(frozen=True)
@@ -24,10 +26,13 @@ class Weights:
     part: str
 
     def read(self, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
-        """The state dict of the part, brought to `dtype` if given."""
-        state = read_parts(self.source, only=[self.part]).parts[self.part]
-        if dtype is not None:
-            convert(state, dtype)
+        """The state dict of the part, brought to `dtype` if given. `ValueError` if it is incomplete or not finite."""
+        checkpoint = read_parts(self.source, only=[self.part])
+        state, name = checkpoint.take(self.part), checkpoint.called(self.part)
+        if dtype is None:
+            require_finite_weights(state, name)
+        else:
+            convert(state, dtype, name)
         return state
 
 

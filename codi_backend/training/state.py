@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import MISSING, fields
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from ..pickles import read_torch
 
 Rows = list[dict[str, float]]
 _OTHER = {"data": "other --data", "init": "another --init"}
@@ -84,7 +85,7 @@ class State:
         if not self.path.exists():
             return 0, 0.0, [], []
         check_identity(self.path, identity)
-        saved = torch.load(self.path, weights_only=True, map_location="cpu")
+        saved = _read(self.path)
         defaults = {f.name: f.default for f in fields(options) if f.default is not MISSING}
         before = defaults | saved["options"]
         changed = [name for name, value in vars(options).items() if name not in _FREE and before[name] != value]
@@ -124,13 +125,7 @@ def check_identity(path: Path, identity: dict[str, str]) -> bool:
     """
     if not path.exists():
         return True
-    try:
-        before = torch.load(path, weights_only=True, map_location="cpu", mmap=True).get("identity")
-    except (RuntimeError, UnpicklingError, EOFError, OSError) as error:
-        reason = str(error).partition("\n")[0]
-        raise ValueError(
-            f"{path} cannot be read as the state of a run ({reason}): remove it to start afresh."
-        ) from error
+    before = _read(path).get("identity")
     if before is None:
         return not identity
     if changed := sorted(key for key in {*before, *identity} if before.get(key) != identity.get(key)):
@@ -139,3 +134,16 @@ def check_identity(path: Path, identity: dict[str, str]) -> bool:
             "that run had, or another --out, or remove the file to start afresh."
         )
     return True
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """What a state's file holds, memory-mapped. `ValueError` for a damaged file or another kind of file."""
+    try:
+        saved, _ = read_torch(path)
+    except ValueError as error:
+        raise ValueError(
+            f"{path} cannot be read as the state of a run ({str(error).rstrip('.')}): remove it to start afresh."
+        ) from error
+    if not isinstance(saved, dict) or not {"options", "trained", "averaged", "step"} <= saved.keys():
+        raise ValueError(f"{path} is not the state of a training run: remove it to start afresh.")
+    return saved
