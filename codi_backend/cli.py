@@ -56,9 +56,14 @@ def _add_generate(commands: argparse._SubParsersAction) -> None:
         action="append",
         default=[],
         type=_hold,
-        metavar="MODALITY=FILE",
-        help="a stream that the others hear and that stays as the file is, as in video=rain.mp4; repeatable",
+        metavar="MODALITY=FILE[@START]",
+        help="a stream that the others hear and that stays as the file is, as in video=rain.mp4; repeatable. Of a "
+        "longer file as much as is generated is held, from START on, in seconds. A video that is held while audio is "
+        "generated is also written whole with that audio",
     )
+    p.add_argument("--keep-sound", action="store_true", help="in that film, mix its own audio with the new")
+    p.add_argument("--audio-track", type=int, metavar="N", help="of files with several audio tracks, which one is "
+                   "read, from 1 (default: the one that players choose)")  # fmt: skip
     p.add_argument(
         "--outputs",
         nargs="+",
@@ -70,8 +75,11 @@ def _add_generate(commands: argparse._SubParsersAction) -> None:
     p.add_argument("--fidelity", type=float, default=0.0, help="how much stays of the first picture among the prompts: "
                    "0 (default) to 1, that picture; with the weight 0 it is no prompt")  # fmt: skip
     p.add_argument("--image-size", type=int, metavar="PIXELS", help="of pictures and videos (default: the model's own)")
-    p.add_argument("--frames", type=int, help="of videos (default: the model's own)")
-    p.add_argument("--seconds", type=float, help="length of sounds (default: the model's own)")
+    p.add_argument(
+        "--frames", type=int, help="length of videos and audio, in frames of a video (default: the model's own)"
+    )
+    p.add_argument("--seconds", type=float, help="length of videos and audio, instead of --frames; rounded up to whole "
+                   "frames and to the steps of the model's audio")  # fmt: skip
     p.add_argument("--out", type=Path, default=Path("out"), help="folder for the results (default: out)")
     p.add_argument("--count", type=int, default=1, help="number of results (default: 1)")
     p.add_argument("--seed", type=int, default=0)
@@ -100,7 +108,7 @@ def _add_prompts(p: argparse.ArgumentParser) -> None:
             dest="prompts",
             action="append",
             type=functools.partial(_prompt, name),
-            metavar="TEXT[:WEIGHT]" if name == "text" else "FILE[:WEIGHT]",
+            metavar=_METAVARS.get(name, "FILE[@START][:WEIGHT]"),
             help=told,
         )
 
@@ -108,9 +116,10 @@ def _add_prompts(p: argparse.ArgumentParser) -> None:
 _PROMPTS = {
     "text": 'a prompt, as in "three red stars, slowly"; may be empty',
     "image": "a picture as a prompt",
-    "video": "a video as a prompt, without its sound",
-    "audio": "a sound as a prompt, or the sound of a video",
+    "video": "a video as a prompt, without its audio; frames spread over it from START (in seconds) on are looked at",
+    "audio": "audio as a prompt, or that of a video; of long audio its middle, or what begins at START",
 }
+_METAVARS = {"text": "TEXT[:WEIGHT]", "image": "FILE[:WEIGHT]"}
 
 
 def _prompt(name: str, value: str) -> tuple[str, str, float]:

@@ -312,6 +312,11 @@ class ClapConfig:
     )
     classes: int = 527
 
+    @property
+    def seconds(self) -> float:
+        """How much audio the encoder takes."""
+        return self.samples / self.mel.sample_rate
+
 
 @dataclass(frozen=True)
 class CoDiConfig:

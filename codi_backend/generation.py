@@ -13,18 +13,20 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .autoencoders import resample
 from .checkpoints import read_parts
 from .conditioning import Prompt, interpolate
-from .config import CoDiConfig, ImageAutoencoderConfig
+from .config import CoDiConfig
+from .contents import read_held, read_prompt
 from .contexts import MixedContext, mix
 from .devices import place
+from .films import held_film, write_films
+from .latent_shapes import lengths
 from .media.html_report import render_page, thumbnail
-from .media.read import read_audio, read_image, read_text, read_video
 from .media.write import spectrogram_picture, write_result
 from .modality import modality
 from .model import CoDi
 from .parts import needed_parts
+from .prompts.audio import CutPrompt
 from .selection import usual_candidates
 
 _BAR_DELAY = 0.2  # seconds, so that a refused request shows no bar
@@ -52,9 +54,21 @@ def generate_to_folder(options: argparse.Namespace) -> None:
     outputs = options.outputs or [name for name in ("image", "audio") if name in config.diffuser.networks]
     if len({name for name, _ in options.held}) < len(options.held):
         raise ValueError("A modality is held twice: name each once.")
-    usual = config.image_autoencoder or ImageAutoencoderConfig()
-    contents = [text if name == "text" else _read(name, text, usual) for name, text, _ in prompts]
-    held_contents = {name: _read(name, path, usual, options.frames, hold=True) for name, path in options.held}
+    film = held_film(options.held, outputs)
+    if options.keep_sound and film is None:
+        raise ValueError(
+            "--keep-sound is for a film that gets new audio: use it with --hold video=FILE and audio output."
+        )
+    size = {"image_size": options.image_size, "frames": options.frames, "seconds": options.seconds}
+    if options.frames is not None:  # the model that is loaded may have no videos, whose frame rate tells the length
+        _, size["seconds"] = lengths(config, options.frames, options.seconds)
+    read = [read_prompt(name, text, config, options.audio_track) for name, text, _ in prompts]
+    length = (size["frames"], size["seconds"], options.audio_track)
+    held_read = {name: read_held(name, path, config, *length) for name, path in options.held}
+    for note in (note for content in (*read, *held_read.values()) for note in content.notes):
+        _say(note)
+    contents = [content.value for content in read]
+    held_contents = {name: content.value for name, content in held_read.items()}
     lap("read files")
     streams = [*outputs, *held_contents, *config.company(outputs, held_contents, options.alignment)]
     needed = needed_parts([name for name, *_ in prompts], streams, config)
@@ -66,7 +80,6 @@ def generate_to_folder(options: argparse.Namespace) -> None:
     lap("load")
     weighted = [(name, content, weight) for (name, _, weight), content in zip(prompts, contents)]
     prompt = _mixture(codi, weighted, options.interpolation, options.focus, options.count)
-    size = {"image_size": options.image_size, "frames": options.frames, "seconds": options.seconds}
     held = {name: _encode_held(codi, name, content, size) for name, content in held_contents.items()}
     start = _encode_start(codi, weighted, size) if options.fidelity > 0 else {}
     lap("encode prompt")
@@ -97,6 +110,11 @@ def generate_to_folder(options: argparse.Namespace) -> None:
     lap("decode")
     options.out.mkdir(parents=True, exist_ok=True)
     files = [write_result(options.out, codi.config, decoded, i, options.count) for i in range(options.count)]
+    if film is not None:
+        rate = codi.autoencoders["audio"].config.mel.sample_rate
+        film = write_films(
+            options.out, film, files, decoded["audio"], rate, options.keep_sound, options.audio_track, _say
+        )
     lap("write files")
     result = {
         "model": codi.config.name,
@@ -116,6 +134,7 @@ def generate_to_folder(options: argparse.Namespace) -> None:
         "seconds": seconds,
         "peak_memory_mb": _peak_memory(),
         "files": files,
+        **({"film": film} if film else {}),
     }
     (options.out / "result.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     thumbnails = [thumbnail(name, content) for (name, *_), content in zip(prompts, contents)]
@@ -130,27 +149,16 @@ def generate_to_folder(options: argparse.Namespace) -> None:
         print(f"Open {options.out / 'index.html'} to see and hear.")
 
 
+def _say(sentence: str) -> None:
+    print(f"codi: {sentence}", file=sys.stderr)
+
+
 def _look(source: list[str]) -> tuple[CoDiConfig, set[str]]:
     """Configuration and parts of a model, of which nothing stays in memory."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the model will be loaded, and warn, in a moment
         checkpoint = read_parts(source)
     return checkpoint.config, set(checkpoint.parts)
-
-
-def _read(name: str, path: str, usual: ImageAutoencoderConfig, frames: int | None = None, hold: bool = False) -> Any:
-    """Content of a file: text, ``[1, 3, H, W]``, ``[1, 3, T, H, W]``, or ``[1, 1, N]`` and its rate.
-
-    Of a video that prompts all is seen, evenly spread; one that is held keeps its pace.
-    """
-    if modality(name).name == "text":
-        return read_text(path)
-    if name == "image":
-        return read_image(path)[None]
-    if name == "audio":
-        samples, rate = read_audio(path)
-        return samples[None], rate
-    return read_video(path, frames or usual.frames, usual.frame_rate if hold else None)[None]
 
 
 def _mixture(
@@ -172,7 +180,9 @@ def _mixture(
 
 
 def _encode_prompt(codi: CoDi, name: str, content: Any) -> Prompt:
-    return codi.prompt(name, *content) if name == "audio" else codi.prompt(name, content)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CutPrompt)  # `read_prompt` has said so, with the name of the file
+        return codi.prompt(name, *content) if name == "audio" else codi.prompt(name, content)
 
 
 def _encode_held(codi: CoDi, name: str, content: Any, size: dict[str, Any]) -> Tensor:
@@ -182,14 +192,12 @@ def _encode_held(codi: CoDi, name: str, content: Any, size: dict[str, Any]) -> T
     if name == "text":
         return codi.encode(name, [content])
     device = next(codi.parameters()).device
-    shape = codi.latent_shape(name, **size)
-    autoencoder = codi.autoencoders[modality(name).network]
     if name == "audio":
         samples, rate = content
-        mel = autoencoder.config.mel
-        samples = resample(samples, rate, mel.sample_rate)
-        length = shape[1] * autoencoder.downscale * mel.hop
-        return codi.encode(name, F.pad(samples, (0, length - samples.shape[-1])).to(device))
+        _, seconds = lengths(codi.config, size["frames"], size["seconds"])
+        return codi.encode(name, samples.to(device), rate, seconds=seconds)
+    autoencoder = codi.autoencoders[modality(name).network]
+    shape = codi.latent_shape(name, **size)
     return codi.encode(name, _square(content, shape[-1] * autoencoder.downscale).to(device))
 
 

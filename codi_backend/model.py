@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -19,8 +20,10 @@ from .contexts import Context, MixedContext
 from .diffuser import Diffuser
 from .diffuser.joint import Strength
 from .diffusion import stream_noise
+from .latent_shapes import audio_steps, latent_shape, multiple_of
 from .modality import MODALITIES, modality
 from .parts import FIELDS, build, diffuser_parts, on_meta
+from .prompts.audio import CutPrompt
 from .prompts.preprocess import clip_input, clip_nothing
 from .sampling import sample
 from .selection import check_candidates, usual_candidates
@@ -152,7 +155,8 @@ class CoDi(nn.Module):
         name : {"text", "image", "video", "audio"}
         content : str, sequence of str, or Tensor
             A text or several; pixels ``[B, 3, H, W]``, or ``[B, 3, T, H, W]`` for videos, in 0..1, of which the centre
-            square is looked at; or mono sounds ``[B, 1, N]``.
+            square is looked at; or mono audio ``[B, 1, N]``, of which, with a warning `CutPrompt`, the middle is
+            encoded if it is longer than the encoder takes.
         sample_rate : int
             Of sounds, in Hz.
 
@@ -182,6 +186,14 @@ class CoDi(nn.Module):
             if sample_rate is None:
                 raise ValueError("The sample rate of the sound is needed: give sample_rate in Hz.")
             sounds = content.to(weight.device)
+            given, taken = sounds.shape[-1] / max(1, sample_rate), encoder.config.seconds
+            if given > 1.01 * taken:
+                warnings.warn(
+                    f"The audio prompt lasts {given:.2f} s: its middle, {taken:g} s, is encoded; cut out the part that "
+                    "matters to choose another.",
+                    CutPrompt,
+                    stacklevel=3,  # beyond the decorator
+                )
             embedding = encoder(sounds, sample_rate)
             unconditional = encoder(torch.zeros_like(sounds[:1]), sample_rate)
         else:
@@ -245,13 +257,37 @@ class CoDi(nn.Module):
         return text_context(text_tokens, _texts(content))
 
     @torch.inference_mode()
-    def encode(self, name: str, content: Tensor | Sequence[str], sample_rate: int | None = None) -> Tensor:
+    def encode(
+        self,
+        name: str,
+        content: Tensor | Sequence[str],
+        sample_rate: int | None = None,
+        seconds: float | None = None,
+    ) -> Tensor:
         """Content -> latents in VAE units.
 
-        Pixels ``[B, 3, H, W]`` or ``[B, 3, T, H, W]`` in 0..1, mono sounds ``[B, 1, N]`` at `sample_rate` Hz, or texts.
+        Parameters
+        ----------
+        name : {"text", "image", "video", "audio"}
+        content : Tensor or sequence of str
+            Pixels ``[B, 3, H, W]`` or ``[B, 3, T, H, W]`` in 0..1, mono audio ``[B, 1, N]``, or texts.
+        sample_rate : int, optional
+            Of audio, in Hz; the model's own by default.
+        seconds : float, optional
+            Of audio: cut it, or let silence follow, to the shape that `latent_shape` gives for so many seconds. By
+            default all of it, and silence to the end of the last unit that the network takes; of published models, the
+            model's own length.
         """
         autoencoder = self._autoencoder(name)
-        return autoencoder.encode(content, sample_rate) if name == "audio" else autoencoder.encode(content)
+        if name != "audio":
+            return autoencoder.encode(content)
+        steps = None if seconds is None else self.latent_shape("audio", seconds=seconds)[1]
+        network = self.config.diffuser.networks.get("audio")
+        if steps is None and network is not None and not autoencoder.config.released_processing:
+            rate = autoencoder.config.mel.sample_rate
+            samples = -(-content.shape[-1] * rate // (sample_rate or rate))
+            steps = audio_steps(samples, autoencoder.config, multiple_of(network))
+        return autoencoder.encode(content, sample_rate, steps=steps)
 
     @torch.inference_mode()
     def decode(self, name: str, latents: Tensor, **options: Any) -> Tensor | list[str]:
@@ -266,22 +302,11 @@ class CoDi(nn.Module):
     ) -> tuple[int, ...]:
         """Shape of one latent, without the batch axis; of the model's own size where none is given.
 
+        `frames` or `seconds` alone set the length of videos and of audio, see `codi_backend.latent_shapes.lengths`.
         `ValueError` for a size that does not fit the networks.
         """
-        config = self._autoencoder(name).config
-        if name == "text":
-            return (config.latent_dim,)
-        halvings = 2 ** (len(self.config.diffuser.networks[modality(name).network].channel_mult) - 1)
-        if name == "audio":
-            channels, steps, bands = self.autoencoders["audio"].latent_shape(seconds or config.seconds)
-            return channels, -(-steps // halvings) * halvings, bands
-        size, unit = image_size or config.image_size, self._autoencoder(name).downscale * halvings
-        if size < unit or size % unit:
-            raise ValueError(f"Pictures of {size} pixels do not fit this model: choose a multiple of {unit}.")
-        side = size // self._autoencoder(name).downscale
-        if name == "image":
-            return config.latent_channels, side, side
-        return config.latent_channels, config.frames if frames is None else frames, side, side
+        self._autoencoder(name)
+        return latent_shape(self.config, name, image_size=image_size, frames=frames, seconds=seconds)
 
     def companions(
         self, outputs: Collection[str], held: Collection[str] = (), alignment: str = "paper", fidelity: float = 0.0
@@ -336,7 +361,9 @@ class CoDi(nn.Module):
         progress : callable, optional
             See `sample`.
         image_size, frames, seconds : optional
-            Size of pictures and videos in pixels, frames of videos, length of sounds; the model's own by default.
+            Size of images and videos in pixels; length of all streams that have time, in frames of a video or in
+            seconds. If both are given, they must agree within a step of the latents. The model's own by default; see
+            `codi_backend.latent_shapes.lengths`.
         held : dict of str to Tensor, optional
             Latents in VAE units, ``[B, ...]`` or ``[1, ...]``, by modality: the other streams hear these, and they stay
             as they are. Among the results are those of them that `outputs` names.
@@ -428,8 +455,6 @@ class CoDi(nn.Module):
             if lacking := self._lacking(name):
                 raise ValueError(f"This model cannot generate {name}: {self._advice(lacking[0])}.")
         along = self.companions(outputs, held, alignment, fidelity)
-        if frames is not None and "audio" in along:
-            seconds = frames / self.config.image_autoencoder.frame_rate  # as long as the video
         if candidates is None:
             candidates = usual_candidates(self.config, {*outputs, *along, *held}, alignment)
         check_candidates(candidates)

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+
 import torch
 from comfy_api.latest import io
 from torch import Tensor
-from torch.nn import functional as F
 
-from ..codi_backend.diffuser.temporal import MAX_FRAMES
-from .latents import MAX_SECONDS
+from ..codi_backend.latent_shapes import MAX_FRAMES, MAX_SECONDS
 from .prompts import prompt_pixels, prompt_sound
 from .types import CATEGORY, AudioVaeType, TextVaeType
-
-# Steps of a sound's latent: every audio network takes a multiple of these.
-AUDIO_STEPS = 8
 
 
 def _require(part, name: str, kind: str) -> None:
@@ -87,7 +84,7 @@ class CoDiEncodeVideo(io.ComfyNode):
                     min=0,
                     max=MAX_FRAMES,
                     tooltip="How many frames are taken from the beginning, if there are so many; 0 is the number that "
-                    "the model was trained on.",
+                    "the model was trained on. Video Slice before this node chooses another part.",
                 ),
             ],
             outputs=[io.Latent.Output(display_name="latent", tooltip="A latent with a video stream.")],
@@ -99,7 +96,16 @@ class CoDiEncodeVideo(io.ComfyNode):
         pictures = video if torch.is_tensor(video) else _at_rate(video.get_components(), frame_rate, vae)
         if len(pictures) == 0:
             raise ValueError("video: this video has no frames; connect one that has.")
-        pictures = pictures[: frames or getattr(vae, "frames", MAX_FRAMES)]
+        count = frames or getattr(vae, "frames", MAX_FRAMES)
+        if len(pictures) > count:
+            rest = "Get Image from Batch" if torch.is_tensor(video) else "Video Slice"
+            logging.warning(
+                "CoDi Encode Video: the first %d of %d frames are encoded; raise frames, or choose another part by %s.",
+                count,
+                len(pictures),
+                rest,
+            )
+        pictures = pictures[:count]
         return io.NodeOutput({"samples": _encoded(pictures, vae, "video").movedim(0, 1)[None]})
 
 
@@ -131,8 +137,9 @@ class CoDiEncodeAudio(io.ComfyNode):
                     min=0.0,
                     max=MAX_SECONDS,
                     step=0.01,
-                    tooltip="Length of the stream, rounded to the model's step: longer sounds are cut, shorter ones "
-                    "followed by silence; 0 is the length that the model was trained on.",
+                    tooltip="Length of the stream, rounded up to the model's steps: longer sounds are cut, shorter "
+                    "ones followed by silence; 0 is the length that the model was trained on. Trim Audio Duration "
+                    "before this node chooses another part.",
                 ),
             ],
             outputs=[io.Latent.Output(display_name="latent", tooltip="A latent with an audio stream.")],
@@ -142,13 +149,21 @@ class CoDiEncodeAudio(io.ComfyNode):
     def execute(cls, audio, audio_vae, seconds) -> io.NodeOutput:
         _require(audio_vae, "audio_vae", "audio")
         waveform, rate = prompt_sound(audio)
-        config = audio_vae.config
-        unit = AUDIO_STEPS * config.patch * 2 ** (len(config.channels) - 1) * config.mel.hop
-        units = max(1, round((seconds or config.seconds) * config.mel.sample_rate / unit))
-        # Rounded down: one sample too many would make the latent a step longer.
-        samples = units * unit * rate // config.mel.sample_rate
-        waveform = F.pad(waveform[..., :samples], (0, max(0, samples - waveform.shape[-1])))
-        return io.NodeOutput({"samples": audio_vae.encode(waveform, rate)})
+        if not 0 <= seconds <= MAX_SECONDS:
+            raise ValueError(
+                f"seconds: {seconds} s is out of range; choose up to {MAX_SECONDS:g} s, "
+                f"or 0 for the model's own {audio_vae.config.seconds:g} s."
+            )
+        steps = audio_vae.steps(seconds or audio_vae.config.seconds)
+        taken, given = audio_vae.seconds(steps), waveform.shape[-1] / rate
+        if given > taken + 0.01:
+            logging.warning(
+                "CoDi Encode Audio: the first %.2f of %.2f s are encoded; raise seconds, or choose another part by "
+                "Trim Audio Duration.",
+                taken,
+                given,
+            )
+        return io.NodeOutput({"samples": audio_vae.encode(waveform, rate, steps)})
 
 
 class CoDiEncodeText(io.ComfyNode):

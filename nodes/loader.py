@@ -7,8 +7,10 @@ import dataclasses
 from comfy_api.latest import io
 from comfy_execution.graph import ExecutionBlocker
 
+from ..codi_backend import published
 from ..codi_backend.checkpoints import Checkpoint, read_parts
 from ..codi_backend.config import CoDiConfig
+from ..codi_backend.latent_shapes import multiple_of
 from ..codi_backend.parts import FIELDS, TIME, part_names
 from ..codi_backend.systems import system_by_edition
 from ..codi_backend.weight_values import require_finite_weights
@@ -126,8 +128,11 @@ class CoDiLoadModel(io.ComfyNode):
             raise ValueError(f"checkpoint: {error}") from error
         config, parts = found.config, frozenset(found.parts)
 
-        def part(name: str, kind: type):
-            return kind(getattr(config, FIELDS[name]), Weights(source, name)) if name in parts else None
+        def part(name: str, kind: type, *more):
+            return kind(getattr(config, FIELDS[name]), Weights(source, name), *more) if name in parts else None
+
+        # A file without networks is taken for one of the published model's.
+        audio_network = config.diffuser.networks.get("audio") or published.CONFIG.diffuser.networks["audio"]
 
         encoders = PromptEncoders(
             text=part("prompt_encoders.text", ManagedTextEncoder),
@@ -136,7 +141,7 @@ class CoDiLoadModel(io.ComfyNode):
         )
         vaes = (
             part("autoencoders.image", ImageVae),
-            part("autoencoders.audio", ManagedAudioVae),
+            part("autoencoders.audio", ManagedAudioVae, multiple_of(audio_network)),
             part("autoencoders.text", ManagedTextVae),
         )
         wanted = {"image": image_and_video, "audio": audio, "text": text}

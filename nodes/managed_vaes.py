@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import accumulate
 from operator import mul
 from typing import Any
@@ -18,6 +19,7 @@ from ..codi_backend.autoencoders.names import to_reference
 from ..codi_backend.autoencoders.vocabulary import find_vocabulary
 from ..codi_backend.checkpoints import resolve
 from ..codi_backend.config import AudioAutoencoderConfig, ImageAutoencoderConfig, TextAutoencoderConfig
+from ..codi_backend.latent_shapes import audio_steps, downscale, step_samples
 from .managed import Managed, Weights, finished, in_batches
 
 # What lives at once at the peak, as measured for the small model and the published one: feature maps of an
@@ -30,9 +32,21 @@ TEXTS = 64
 
 
 class ManagedAudioVae(Managed):
-    """Sounds to latents and back."""
+    """Audio to latents and back.
+
+    Parameters
+    ----------
+    config : AudioAutoencoderConfig
+    weights : Weights
+    multiple : int
+        Latents are encoded with a multiple of so many steps, as the audio network needs it.
+    """
 
     config: AudioAutoencoderConfig
+
+    def __init__(self, config: AudioAutoencoderConfig, weights: Weights, multiple: int):
+        super().__init__(config, weights)
+        self._multiple = multiple
 
     def _build(self) -> ModelPatcher:
         with torch.device("meta"):
@@ -45,24 +59,38 @@ class ManagedAudioVae(Managed):
     def sample_rate(self) -> int:
         return self.config.mel.sample_rate
 
-    def encode(self, waveform: Tensor, sample_rate: int) -> Tensor:
-        """Sounds ``[B, C, N]`` in -1..1, of which the channels are averaged -> ``[B, C, T, F]``."""
-        mono = resample(waveform.mean(1, keepdim=True).float(), sample_rate, self.sample_rate)
-        return torch.cat([self._encode(some) for some in in_batches(mono, 1)])
+    def steps(self, seconds: float) -> int:
+        """Steps of the latent of audio that lasts so long, by the rule of `codi_backend.latent_shapes`."""
+        return audio_steps(round(seconds * self.sample_rate), self.config, self._multiple)
 
-    def _encode(self, mono: Tensor) -> Tensor:
+    def seconds(self, steps: int) -> float:
+        """How long so many steps last."""
+        return steps * step_samples(self.config) / self.sample_rate
+
+    def encode(self, waveform: Tensor, sample_rate: int, steps: int | None = None) -> Tensor:
+        """Audio ``[B, C, N]`` in -1..1, of which the channels are averaged -> ``[B, C, T, F]``.
+
+        With `steps`, longer audio is cut to so many steps of the latent, and silence follows shorter audio.
+        """
+        if steps is not None:  # what is cut later need not be resampled
+            waveform = waveform[..., : math.ceil(self.seconds(steps) * sample_rate)]
+        mono = resample(waveform.mean(1, keepdim=True).float(), sample_rate, self.sample_rate)
+        return torch.cat([self._encode(some, steps) for some in in_batches(mono, 1)])
+
+    def _encode(self, mono: Tensor, steps: int | None) -> Tensor:
         config = self.config
-        frames = (config.seconds * self.sample_rate if config.released_processing else mono.numel()) / config.mel.hop
+        samples = config.seconds * self.sample_rate if config.released_processing else mono.shape[-1]
+        frames = (steps * step_samples(config) if steps else samples) / config.mel.hop
         spectrogram = frames * (config.mel.n_fft // 2 + 1) * SPECTROGRAM
         autoencoder = self._load(max(spectrogram, self._feature_map(frames) * ENCODER_MAPS))
-        return finished(autoencoder.encode(mono.to(self.patcher.load_device)))
+        return finished(autoencoder.encode(mono.to(self.patcher.load_device), steps=steps))
 
     def decode(self, latents: Tensor) -> Tensor:
         """``[B, C, T, F]`` -> ``[B, 1, N]`` at `sample_rate`."""
         return torch.cat([self._decode(some) for some in in_batches(latents, 1)])
 
     def _decode(self, latents: Tensor) -> Tensor:
-        frames = latents.shape[2] * self.patcher.model.downscale
+        frames = latents.shape[2] * downscale(self.config)
         values = max(self._feature_map(frames) * DECODER_MAPS, frames * self._waveform_values())
         return finished(self._load(values).decode(latents.to(self.patcher.load_device, torch.float32)))
 
@@ -186,7 +214,7 @@ def _native_vae(config: ImageAutoencoderConfig, weights: Weights) -> comfy.sd.VA
     }
     params = {"ddconfig": ddconfig, "embed_dim": config.latent_channels}
     vae = comfy.sd.VAE(sd=to_reference(config, weights.read()), config={"params": params})
-    vae.downscale_ratio = vae.upscale_ratio = 2 ** (len(config.channels) - 1)
+    vae.downscale_ratio = vae.upscale_ratio = downscale(config)
     vae.latent_channels = config.latent_channels
     return vae
 

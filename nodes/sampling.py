@@ -122,8 +122,6 @@ def _sample_one(model, name: str, batch_size: int, settings: dict, **size) -> io
     """One stream, made in the same company as by `codi generate`, see `CoDi.companions`."""
     config = codi_config(model)
     shapes = [stream_shape(config, name, **size)]
-    if frames := size.get("frames"):
-        size["seconds"] = frames / config.image_autoencoder.frame_rate
     alignment = model.model_options["transformer_options"].get(KEY, {}).get("alignment", "paper")
     for other in sorted(config.company([name], alignment=alignment), key=STREAMS.index):
         if modality(other).network in config.diffuser.networks:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..codi_backend.config import CoDiConfig, ImageAutoencoderConfig, UNetConfig
-from ..codi_backend.diffuser.temporal import MAX_FRAMES
+from ..codi_backend.latent_shapes import MAX_FRAMES, downscale, multiple_of, step_samples
 from ..codi_backend.modality import modality
 from .context_tokens import FOR_TEXT, Shares
 from .context_tokens import KEY as CONTEXTS
@@ -75,12 +75,12 @@ def check_latent(shapes: Sequence[Sequence[int]], config: CoDiConfig) -> list[st
 def _check_size(name: str, shape: Sequence[int], network: UNetConfig, config: CoDiConfig) -> None:
     if name == "text":
         return
-    halvings = 2 ** (len(network.channel_mult) - 1)
-    if any(size % halvings for size in shape[-2:]):
+    multiple = multiple_of(network)
+    if any(size % multiple for size in shape[-2:]):
         autoencoder = config.audio_autoencoder if name == "audio" else config.image_autoencoder
         raise ValueError(
             f"latent_image: the {name} latent is {shape[-2]} x {shape[-1]}, where the model {config.name!r} needs "
-            f"multiples of {halvings}{_remedy(autoencoder, halvings)}."
+            f"multiples of {multiple}{_remedy(autoencoder, multiple)}."
         )
     if name == "video" and not network.temporal:
         raise ValueError(
@@ -90,14 +90,13 @@ def _check_size(name: str, shape: Sequence[int], network: UNetConfig, config: Co
         raise ValueError(f"latent_image: the video latent has {shape[2]} frames; give it 1 to {MAX_FRAMES}.")
 
 
-def _remedy(autoencoder, halvings: int) -> str:
+def _remedy(autoencoder, multiple: int) -> str:
     if autoencoder is None:
         return ""
-    unit = halvings * autoencoder.patch * 2 ** (len(autoencoder.channels) - 1)
     if isinstance(autoencoder, ImageAutoencoderConfig):
-        return f"; make width and height multiples of {unit} pixels"
-    mel = autoencoder.mel
-    return f"; make the sound last a multiple of {unit * mel.hop / mel.sample_rate:g} seconds"
+        return f"; make width and height multiples of {multiple * downscale(autoencoder)} pixels"
+    seconds = multiple * step_samples(autoencoder) / autoencoder.mel.sample_rate
+    return f"; make the sound last a multiple of {seconds:g} seconds"
 
 
 def check_prompts(prompt_type: str, conds: list[dict], names: list[str], batch: int, config: CoDiConfig) -> None:

@@ -161,7 +161,7 @@ def test_progress_goes_to_stderr(generate, capsys, monkeypatch):
         (["--interpolation", "cubic"], "no interpolation 'cubic'"),
         (["--hold", "smell=rose"], "no modality 'smell'"),
         (["--hold", "image=a.png", "--hold", "image=b.png"], "held twice"),
-        (["--image-size", "50"], "Pictures of 50 pixels do not fit"),
+        (["--image-size", "50"], "image_size: 50 pixels do not fit the model"),
         (["--device", "toaster"], "device toaster cannot be used"),
         (["--model", "nowhere.safetensors"], "no checkpoint file nowhere.safetensors"),
     ],

@@ -73,13 +73,14 @@ def test_who_is_in_company(social, made):
     assert social.companions(["image", "audio"]) == social.companions(["image"], fidelity=0.1) == []
 
 
-def test_a_sound_is_as_long_as_its_video(social, made, monkeypatch):
-    """Whatever length was asked for sounds, which there are none of."""
+def test_a_companion_is_as_long_as_what_was_asked_for(social, made):
     rate, seconds = social.config.image_autoencoder.frame_rate, social.config.audio_autoencoder.seconds
     frames = round(2 * seconds * rate)
     usual = made(["image"])["audio"]
-    assert made(["image"], frames=frames, seconds=1.0)["audio"][1] == pytest.approx(2 * usual[1], abs=4)
-    assert made(["image", "audio"], frames=frames)["audio"] == usual
+    twice = (usual[0], 2 * usual[1], usual[2])
+    assert made(["image"], frames=frames)["audio"] == pytest.approx(twice, abs=4)
+    assert made(["image"], seconds=2 * seconds)["audio"] == twice
+    assert made(["image", "audio"], frames=frames) == made(["image"], frames=frames)
 
 
 def test_a_model_without_the_part_makes_it_alone(social, tmp_path):

@@ -15,6 +15,7 @@ from whole import CONFIG, build_whole
 from codi_backend.cli import main
 from codi_backend.conditioning import interpolate
 from codi_backend.data import ShapesAndChimes
+from codi_backend.media.read import probe, read_audio
 from codi_backend.media.write import save_video, save_wav, to_picture
 from codi_backend.model import CoDi
 from codi_backend.parts import needed_parts
@@ -93,9 +94,11 @@ def test_held_streams_are_decoded(whole, prompt, four):
     assert out["audio"]["waveform"].shape == (2, 1, 10240)
 
 
-def test_sizes_concern_their_own_modality(whole, prompt, four):
-    out = whole.generate_latents(prompt, ["video"], steps=1, frames=2, held={"audio": four["audio"]})
+def test_what_is_held_is_as_long_as_the_rest(whole, prompt, four):
+    out = whole.generate_latents(prompt, ["video"], steps=1, frames=2, held={"audio": four["audio"][:, :, :4]})
     assert out["video"].shape == (2, 4, 2, 8, 8)
+    with pytest.raises(ValueError, match=r"held audio is \[2, 8, 8, 8\], where \[2, 8, 4, 8\] is needed"):
+        whole.generate_latents(prompt, ["video"], steps=1, frames=2, held={"audio": four["audio"]})
 
 
 @pytest.mark.parametrize(
@@ -202,6 +205,67 @@ def test_held_sounds_and_pictures_are_fitted(generate, tmp_path):
         assert (file.streams.video[0].frames, len(file.streams.audio)) == (3, 0)
 
 
+@pytest.fixture(scope="module")
+def film(tmp_path_factory):
+    """Four seconds with a tone."""
+    path = tmp_path_factory.mktemp("film") / "film.mp4"
+    tone = 0.3 * torch.sin(torch.arange(64000) * 2 * math.pi * 500 / 16000)
+    save_video(path, torch.rand(3, 25, 64, 64), 6.25, tone[None], 16000)
+    return path
+
+
+def test_a_held_film_gets_the_new_audio(generate, result, film, tmp_path, capsys):
+    held = ["--hold", f"video={film}@1.6", "--outputs", "audio", "--seconds", "1.28"]
+    assert generate(*held, "--count", "2") == 0
+    told, out = result(), tmp_path / "out"
+    assert told["files"] == [{"audio": f"audio_{i}.wav", "film": f"film_{i}.mp4"} for i in (1, 2)]
+    assert told["film"] == {"file": str(film), "seconds": 4.0, "audio": [1.6, 2.88], "keep_sound": False}
+    assert probe(out / "film_2.mp4").audio_seconds == probe(out / "film_2.mp4").video_seconds == 4
+    made, rate = read_audio(out / "audio_2.wav")
+    track = read_audio(out / "film_2.mp4")[0][:, ::3]  # of 48 kHz
+    assert made.shape[-1] == 1.28 * rate
+    begin, end = round(1.6 * rate), round(2.88 * rate)
+    assert torch.corrcoef(torch.cat([made, track[:, begin:end]]))[0, 1] > 0.95
+    assert max(track[:, : begin - 1600].abs().max(), track[:, end + 1600 :].abs().max()) < 0.01
+    page = (out / "index.html").read_text()
+    assert 'src="film_1.mp4"' in page and "film.mp4</a> with the new audio from 1.6 to 2.88 s</small>" in page
+    said = capsys.readouterr().err
+    assert f"codi: {film} lasts 4.00 s: the video that is held is the part from 1.60 to 2.88 s" in said
+    assert "has new audio from 1.60 to 2.88 s; the rest has silence; --keep-sound keeps its own audio." in said
+    assert generate(*held, "--keep-sound") == 0
+    assert result()["film"]["keep_sound"] is True
+    own, _ = read_audio(film)
+    track = read_audio(out / "film.mp4")[0][:, ::3]
+    assert torch.corrcoef(torch.cat([own, track])[:, : begin - 1600])[0, 1] > 0.99
+    assert ", mixed with its own" in (out / "index.html").read_text()
+
+
+def test_no_film_where_there_is_no_new_audio(generate, result, film, folder, capsys):
+    for arguments in (["--outputs", "text"], ["--hold", f"audio={folder / 'a.wav'}", "--outputs", "text"]):
+        assert generate("--hold", f"video={film}", *arguments) == 0
+        assert "film" not in result() and list(result()["files"][0]) == ["text"]
+        assert generate("--hold", f"video={film}", *arguments, "--keep-sound") == 1
+        assert "--keep-sound is for a film that gets new audio" in capsys.readouterr().err
+
+
+def test_a_film_that_cannot_be_copied_costs_nothing_else(generate, result, tmp_path, capsys):
+    frames = [Image.new("RGB", (64, 64), (60 * i, 0, 0)) for i in range(4)]
+    frames[0].save(tmp_path / "anim.gif", save_all=True, append_images=frames[1:], duration=160)
+    assert generate("--hold", f"video={tmp_path / 'anim.gif'}", "--outputs", "audio") == 0
+    assert result()["files"] == [{"audio": "audio.wav"}] and "film" not in result()
+    assert re.search(r"codi: No film was written: .*anim.gif cannot be .*\n", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(("size", "frames", "steps"), [(["--seconds", "1.28"], 8, 16), (["--frames", "6"], 6, 12)])
+def test_one_length_for_all_streams(generate, film, tmp_path, size, frames, steps):
+    held = [] if frames == 6 else ["--hold", f"audio={film}"]
+    assert generate(*held, "--outputs", "video", "audio", *size) == 0
+    assert round(probe(tmp_path / "out" / "video.mp4").video_seconds * 6.25) == frames
+    assert read_audio(tmp_path / "out" / "audio.wav")[0].shape[-1] == steps * 1280
+    assert generate("--outputs", "audio", *size) == 0  # a model without its part for videos
+    assert read_audio(tmp_path / "out" / "audio.wav")[0].shape[-1] == steps * 1280
+
+
 def test_only_what_is_needed_is_loaded(generate, monkeypatch, tmp_path):
     loaded = []
     load = CoDi.load.__func__
@@ -226,6 +290,10 @@ def test_only_what_is_needed_is_loaded(generate, monkeypatch, tmp_path):
         (["--audio", "a.png"], "a.png has no audio track"),
         (["--video", "a.txt"], "a.txt cannot be read as a video"),
         (["--frames", "99", "--outputs", "video"], "99 frames"),
+        (["--frames", "4", "--seconds", "3", "--outputs", "video"], "4 frames last 0.64 s"),
+        (["--seconds", "nan", "--outputs", "audio"], "seconds: nan s is out of range"),
+        (["--seconds", "30", "--outputs", "video"], "seconds: 30 s are 188 frames of a video"),
+        (["--hold", "audio=a.wav", "--outputs", "video", "--seconds", "0"], "seconds: 0.0 s is out of range"),
     ],
 )
 def test_mistakes_are_one_line(generate, tmp_path, capsys, arguments, message):

@@ -161,7 +161,10 @@ def test_encoding_and_decoding(codi):
     picture = torch.rand(1, 3, 64, 64)
     z = codi.encode("image", picture)
     assert z.shape == (1, *codi.latent_shape("image")) and codi.decode("image", z).shape == picture.shape
-    assert codi.encode("audio", torch.rand(1, 1, 24000), 48000).shape == (1, 8, 7, 8)
+    sound = torch.rand(1, 1, 24000)  # half a second: 6.25 steps, of which the network takes an even number
+    assert codi.encode("audio", sound, 48000).shape == (1, 8, 8, 8)
+    assert codi.encode("audio", sound, 48000, seconds=1.0).shape == (1, *codi.latent_shape("audio", seconds=1.0))
+    assert codi.encode("audio", sound, 48000, seconds=0.16).shape == (1, 8, 2, 8)
 
 
 def test_progress_reaches_the_sampler(codi, prompt):

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..config import AudioAutoencoderConfig, ImageAutoencoderConfig
+from ..latent_shapes import audio_steps, downscale, step_samples
 from .audio_dsp import resample
 from .mel import LogMel
 from .vocoder import Vocoder
@@ -42,7 +43,7 @@ class ImageAutoencoder(nn.Module):
     def __init__(self, config: ImageAutoencoderConfig):
         super().__init__()
         self.config = config
-        self.downscale = config.patch * 2 ** (len(config.channels) - 1)
+        self.downscale = downscale(config)
         self.vae = _autoencoder_kl(3, config)
 
     def encode(self, pixels: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -90,29 +91,35 @@ class AudioAutoencoder(nn.Module):
     def __init__(self, config: AudioAutoencoderConfig, *, operations: Any = nn):
         super().__init__()
         self.config = config
-        self.downscale = config.patch * 2 ** (len(config.channels) - 1)
+        self.downscale = downscale(config)
         self.vae = _autoencoder_kl(1, config)
         self.mel = LogMel(config.mel)
         self.vocoder = Vocoder(config.vocoder, config.mel.bands, operations=operations) if config.vocoder else None
 
-    def latent_shape(self, seconds: float) -> tuple[int, int, int]:
-        """Channels, time steps and bands of the latent of a sound, rounded up to whole steps.
-
-        `ValueError` for a duration that is not positive.
-        """
-        if not 0 < seconds < float("inf"):
-            raise ValueError(f"A sound cannot last {seconds} seconds: choose a positive duration.")
-        mel, step = self.config.mel, self.config.mel.hop * self.downscale
-        steps = max(1, -(-round(seconds * mel.sample_rate) // step))
-        return self.config.latent_channels, steps, mel.bands // self.downscale
-
     def encode(
-        self, waveform: Tensor, sample_rate: int | None = None, generator: torch.Generator | None = None
+        self,
+        waveform: Tensor,
+        sample_rate: int | None = None,
+        generator: torch.Generator | None = None,
+        steps: int | None = None,
     ) -> Tensor:
-        """Mono ``[B, 1, N]`` in -1..1 -> ``[B, C, T, F]``; padded with silence to whole latent steps.
+        """Mono ``[B, 1, N]`` in -1..1 -> ``[B, C, T, F]``.
 
-        With `released_processing`, cut or padded to `config.seconds` instead. `sample_rate` is in Hz and, by default,
-        the model's own. `ValueError` for more than one channel or an empty sound.
+        Parameters
+        ----------
+        waveform : Tensor
+        sample_rate : int, optional
+            In Hz; the model's own by default.
+        generator : torch.Generator, optional
+            Draw from the posterior instead of taking its mean.
+        steps : int, optional
+            T: longer audio is cut, silence follows shorter audio. By default as many steps as the audio needs, rounded
+            up; with `released_processing`, those of `config.seconds`.
+
+        Raises
+        ------
+        ValueError
+            For more than one channel or empty audio.
         """
         if waveform.ndim != 3 or waveform.shape[1] != 1:
             raise ValueError(
@@ -124,10 +131,10 @@ class AudioAutoencoder(nn.Module):
         if self.config.released_processing:
             waveform = waveform - waveform.mean(-1, keepdim=True)
             waveform = 0.5 * waveform / (waveform.abs().amax(-1, keepdim=True) + 1e-8)
-            length = round(self.config.seconds * self.config.mel.sample_rate)
+        if steps is not None or not self.config.released_processing:
+            length = (steps or audio_steps(waveform.shape[-1], self.config)) * step_samples(self.config)
         else:
-            _, steps, _ = self.latent_shape(waveform.shape[-1] / self.config.mel.sample_rate)
-            length = steps * self.downscale * self.config.mel.hop
+            length = round(self.config.seconds * self.config.mel.sample_rate)
         log_mel = self.mel(nn.functional.pad(waveform, (0, length - waveform.shape[-1])))
         posterior = self.posterior(log_mel.to(waveform.dtype))
         return posterior.mode() if generator is None else posterior.sample(generator)

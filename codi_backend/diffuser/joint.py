@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from ..config import DiffuserConfig
 from ..diffusion import eps_from_v
+from ..latent_shapes import MAX_FRAMES, multiple_of
 from ..modality import MODALITIES, modality
 from .factory import AttentionFunction, Factory
 from .factory import attention as default_attention
 from .layers import Sources
 from .slots import Contexts, ContextSet, Lent, lend
-from .temporal import MAX_FRAMES
 from .unet import TimeEmbedding, UNet
 
 ALIGNMENTS = ("paper", "released", "none")
@@ -308,7 +308,7 @@ class Diffuser(nn.Module):
             raise ValueError(f"This model's {row.network} network has no temporal layers; leave {name} out.")
         if x.ndim == 5 and not 1 <= x.shape[2] <= MAX_FRAMES:
             raise ValueError(f"The {name} latent has {x.shape[2]} frames; give 1 to {MAX_FRAMES}.")
-        factor = 2 ** (len(config.channel_mult) - 1)
+        factor = multiple_of(config)
         if x.ndim > 2 and any(size % factor for size in x.shape[-2:]):
             raise ValueError(
                 f"The {name} latent is {x.shape[-2]} x {x.shape[-1]}; make both sizes multiples of {factor}."

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..latent_shapes import MAX_FRAMES
 from .clip_attention import ClipAttention
 from .factory import Factory
 from .layers import ResBlock
 from .temporal_position import HEADS, RelativePositionBias
 
-MAX_FRAMES = 30
 _SHIFTS = 8
 _NORM_AXES = {"frames": 1, "channels": -1}
 _FRAME_RATE = 3  # The released code always passes frame rate 4, whose row is the fourth.

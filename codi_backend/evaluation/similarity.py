@@ -11,8 +11,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from ..conditioning import Prompt, interpolate
-from ..config import ImageAutoencoderConfig
-from ..media.read import read_audio, read_image, read_video
+from ..contents import read_prompt
 from ..model import CoDi
 from .prompts import prompt_modalities
 
@@ -109,15 +108,10 @@ def compare_alignments(
 
 def read_content(codi: CoDi, name: str, value: str) -> Any:
     """A text, or a file of another modality, as `similarity` takes it; an error names a file that cannot be read."""
+    content = read_prompt(name, value, codi.config).value
     if name == "text":
-        return [value]
-    if name == "image":
-        return read_image(value)[None]
-    if name == "audio":
-        samples, rate = read_audio(value)
-        return {"waveform": samples[None], "sample_rate": rate}
-    usual = codi.config.image_autoencoder or ImageAutoencoderConfig()
-    return read_video(value, usual.frames)[None]
+        return [content]
+    return {"waveform": content[0], "sample_rate": content[1]} if name == "audio" else content
 
 
 def _prompt(codi: CoDi, name: str, content: Any) -> Prompt:

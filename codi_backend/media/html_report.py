@@ -88,7 +88,7 @@ def render_page(
     ] + [_asked(hold["modality"], hold["file"], "held", picture) for hold, picture in zip(result["held"], held)]
     kept = {hold["modality"] for hold in result["held"]}
     cards = [
-        _card(files, texts[i] if texts else "", spectrograms[i] if spectrograms else None, kept)
+        _card(files, texts[i] if texts else "", spectrograms[i] if spectrograms else None, kept, result.get("film"))
         for i, files in enumerate(result["files"])
     ]
     return f"""<!doctype html>
@@ -114,7 +114,13 @@ def _asked(name: str, content: str, note: str, picture: Image.Image | None) -> s
     return f"<figure>{shown}<small>{name}, {note}: {html.escape(Path(content).name)}</small></figure>"
 
 
-def _card(files: dict[str, str], text: str, spectrogram: Image.Image | None, held: Collection[str]) -> str:
+def _card(
+    files: dict[str, str],
+    text: str,
+    spectrogram: Image.Image | None,
+    held: Collection[str],
+    film: dict[str, Any] | None,
+) -> str:
     parts = {
         "text": f"<blockquote>{html.escape(text)}</blockquote>",
         "image": f'<img class="picture" src="{files.get("image")}" alt="picture">',
@@ -122,9 +128,19 @@ def _card(files: dict[str, str], text: str, spectrogram: Image.Image | None, hel
         "audio": f'<audio controls src="{files.get("audio")}"></audio>'
         + (f'<img class="spectrogram" src="{_data_url(spectrogram)}" alt="spectrogram">' if spectrogram else "")
         + "<small>time &rarr;, pitch &uarr;</small>",
+        "film": _film(files["film"], film) if film else "",
     }
     shown = [parts[name] + (f"<small>{name}, held</small>" if name in held else "") for name in files]
     return f"<figure>{''.join(shown)}</figure>"
+
+
+def _film(file: str, film: dict[str, Any]) -> str:
+    begin, end = film["audio"]
+    own = ", mixed with its own" if film["keep_sound"] else ""
+    return (
+        f'<video controls src="{file}"></video><small><a href="{file}">{html.escape(Path(film["file"]).name)}</a> with '
+        f"the new audio from {begin:g} to {end:g} s{own}</small>"
+    )
 
 
 def _data_url(picture: Image.Image) -> str:

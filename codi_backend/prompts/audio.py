@@ -14,6 +14,10 @@ from ..diffuser.factory import Factory
 from ..diffuser.temporal import RawParameter
 
 
+class CutPrompt(UserWarning):
+    """An audio prompt is longer than the encoder takes."""
+
+
 class AudioEncoder(nn.Module):
     """A Swin transformer over log-mel spectrograms, averaged, projected and normalised.
 

@@ -35,9 +35,52 @@ def equal(one, other) -> bool:
 def test_all_streams_have_the_size_asked_for(empty):
     shapes = [
         list(z.shape)
-        for z in empty(**ALL, width=96, height=64, frames=7, seconds=1.3, batch_size=3)["samples"].unbind()
+        for z in empty(**ALL, width=96, height=64, frames=7, seconds=1.2, batch_size=3)["samples"].unbind()
     ]
     assert shapes == [[3, 4, 8, 12], [3, 4, 7, 8, 12], [3, 8, 16, 8], [3, 24, 1, 1]]
+
+
+@pytest.mark.parametrize(
+    ("size", "frames", "steps"),
+    [({"seconds": 3.0}, 19, 38), ({"frames": 19}, 19, 38), ({"frames": 7}, 7, 14), ({"seconds": 1.3}, 9, 18)],
+)
+def test_frames_or_seconds_alone_set_both_lengths(host, run_node, empty, tiny, size, frames, steps):
+    """To what the library gives, and to what sounds are encoded."""
+    video, audio = empty(image=False, video=True, **size)["samples"].unbind()
+    assert (video.shape[2], audio.shape[2]) == (frames, steps)
+    config, rule = tiny[0].model.codi_config, host.module("codi_backend.latent_shapes").latent_shape
+    assert rule(config, "video", **size) == video.shape[1:] and rule(config, "audio", **size) == audio.shape[1:]
+    seconds = size.get("seconds", frames / 6.25)
+    (held,) = run_node("CoDiEncodeAudio", audio=sound(5, 44100), audio_vae=tiny[3], seconds=seconds)
+    assert held["samples"].shape == audio.shape
+
+
+def test_lengths_that_disagree(empty):
+    with pytest.raises(ValueError, match=r"^frames, seconds: 7 frames last 1.12 s .* not the 3 s"):
+        empty(video=True, frames=7, seconds=3.0)
+
+
+def test_what_is_cut_is_said(run_node, tiny, clip, caplog):
+    run_node("CoDiEncodeAudio", audio=sound(5, 16000), audio_vae=tiny[3], seconds=0.0)
+    run_node("CoDiEncodeVideo", video=clip(30, 25), vae=tiny[2], frame_rate=0.0, frames=0)
+    run_node("CoDiEncodeVideo", video=clip(30, 25).get_components().images, vae=tiny[2], frame_rate=0.0, frames=0)
+    assert [record.message for record in caplog.records if record.message.startswith("CoDi")] == [
+        "CoDi Encode Audio: the first 2.56 of 5.00 s are encoded; raise seconds, or choose another part by "
+        "Trim Audio Duration.",
+        "CoDi Encode Video: the first 4 of 8 frames are encoded; raise frames, or choose another part by Video Slice.",
+        "CoDi Encode Video: the first 4 of 30 frames are encoded; raise frames, or choose another part by Get Image "
+        "from Batch.",
+    ]
+    caplog.clear()
+    run_node("CoDiEncodeAudio", audio=sound(2.56, 44100), audio_vae=tiny[3], seconds=0.0)
+    run_node("CoDiEncodeVideo", video=clip(4, "25/4"), vae=tiny[2], frame_rate=0.0, frames=0)
+    assert not [record for record in caplog.records if record.message.startswith("CoDi")]
+
+
+@pytest.mark.parametrize("seconds", [-1.0, float("nan"), 1e9])
+def test_impossible_lengths_of_sounds(run_node, tiny, seconds):
+    with pytest.raises(ValueError, match="^seconds: .* s is out of range"):
+        run_node("CoDiEncodeAudio", audio=sound(1, 16000), audio_vae=tiny[3], seconds=seconds)
 
 
 def test_zero_stands_for_the_models_own(empty):

@@ -1,0 +1,189 @@
+"""The one rule for sizes: pixels, frames, seconds and samples -> shapes of latents, from a configuration alone.
+
+A stream is the shortest that its network can make and that is not shorter than was asked for. A video has whole frames;
+an audio latent has whole units, of as many steps as the network halves it by (0.32 s in the small model, and in the
+published one). So the streams of one run may differ by less than a unit. Where a length is asked for in frames or in
+seconds alone, it holds for all streams that have time; where neither is given, each stream has the model's own length.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+
+from .config import AudioAutoencoderConfig, CoDiConfig, ImageAutoencoderConfig, UNetConfig
+from .modality import modality
+
+MAX_FRAMES = 30  # rows of the table of positions in time
+MAX_SECONDS = 600.0
+MAX_SIDE = 4096  # pixels
+_ROUNDING = 1e-4  # of a frame: by so little more than whole frames a duration does not call for another
+
+
+def downscale(autoencoder: ImageAutoencoderConfig | AudioAutoencoderConfig) -> int:
+    """Pixels, or frames of a log-mel, on one side of what one place of a latent covers."""
+    return autoencoder.patch * 2 ** (len(autoencoder.channels) - 1)
+
+
+def multiple_of(network: UNetConfig) -> int:
+    """The extent of a latent must be a multiple of this, which the U-Net halves level by level."""
+    return 2 ** (len(network.channel_mult) - 1)
+
+
+def step_samples(autoencoder: AudioAutoencoderConfig) -> int:
+    """Samples that one step of an audio latent covers."""
+    return autoencoder.mel.hop * downscale(autoencoder)
+
+
+def audio_steps(samples: int, autoencoder: AudioAutoencoderConfig, multiple: int = 1) -> int:
+    """Steps of the latent of so many samples at the model's rate, rounded up to a multiple; at least one."""
+    return max(1, -(-samples // (step_samples(autoencoder) * multiple))) * multiple
+
+
+def lengths(config: CoDiConfig, frames: int | None = None, seconds: float | None = None) -> tuple[int, float]:
+    """Complete the length that was asked for: frames of videos and seconds of audio, of one run.
+
+    Parameters
+    ----------
+    config : CoDiConfig
+    frames, seconds : optional
+        One of them sets both. Both must agree within one step of the latents: a frame or a unit of the audio network,
+        whichever is longer. With neither, each stream has the model's own length.
+
+    Returns
+    -------
+    tuple of int and float
+        None in place of one that this model has no stream for.
+
+    Raises
+    ------
+    ValueError
+        For a length out of range, or two that disagree. The sentence begins with the name of the argument.
+    """
+    image, audio = config.image_autoencoder, config.audio_autoencoder
+    if frames is None and seconds is None:
+        return image and image.frames, audio and audio.seconds
+    frames = None if frames is None else _checked_frames(frames)
+    seconds = None if seconds is None else _checked_seconds(seconds)
+    if image is None:
+        if seconds is None:
+            raise ValueError(
+                f"frames: the model {config.name!r} has no videos, so nothing says how long {frames} frames last; "
+                "give seconds."
+            )
+        return frames, seconds
+    rate = image.frame_rate
+    if frames is None:
+        return max(1, math.ceil(seconds * rate - _ROUNDING)), seconds
+    lasting = frames / rate
+    if seconds is None:
+        return frames, lasting
+    step = max(1 / rate, _unit_seconds(config))
+    if abs(lasting - seconds) > step * (1 + 1e-6):
+        raise ValueError(
+            f"frames, seconds: {frames} frames last {lasting:g} s at {rate:g} frames per second, which is not the "
+            f"{seconds:g} s that seconds asks for; give one of the two, or lengths that differ by at most {step:g} s."
+        )
+    return frames, seconds
+
+
+def latent_shape(
+    config: CoDiConfig,
+    name: str,
+    *,
+    image_size: int | tuple[int | None, int | None] | None = None,
+    frames: int | None = None,
+    seconds: float | None = None,
+) -> tuple[int, ...]:
+    """Shape of the latent of one stream, without the batch axis, as the library has it.
+
+    Parameters
+    ----------
+    config : CoDiConfig
+        Of a model with the network and the autoencoder of this modality.
+    name : {"text", "image", "video", "audio"}
+    image_size : int or (width, height), optional
+        Pixels of images and videos; the model's own size in place of None.
+    frames, seconds : optional
+        See `lengths`; either alone also sets the length of the other kind of stream.
+
+    Returns
+    -------
+    tuple of int
+        ``(D,)``, ``(C, H, W)``, ``(C, T, H, W)`` or ``(C, T, F)``.
+
+    Raises
+    ------
+    ValueError
+        For a size that does not fit the model. The sentence begins with the name of the argument.
+    """
+    network = config.diffuser.networks.get(modality(name).network)
+    autoencoder = getattr(config, f"{modality(name).network}_autoencoder")
+    if network is None or autoencoder is None or (name == "video" and not network.temporal):
+        raise ValueError(f"The model {config.name!r} does not generate {name}: load one that does.")
+    asked = frames
+    frames, lasting = lengths(config, frames, seconds)
+    if name == "text":
+        return (network.in_channels,)
+    if name == "audio":
+        if lasting > MAX_SECONDS:
+            raise ValueError(
+                f"frames: {asked} frames last {lasting:g} s; choose fewer, which last at most {MAX_SECONDS:g} s."
+            )
+        samples = round(lasting * autoencoder.mel.sample_rate)
+        steps = audio_steps(samples, autoencoder, multiple_of(network))
+        return network.in_channels, steps, autoencoder.mel.bands // downscale(autoencoder)
+    sides = _sides(config, image_size)
+    if name == "image":
+        return network.in_channels, *sides
+    if frames > MAX_FRAMES:
+        most = MAX_FRAMES / autoencoder.frame_rate
+        if asked is None:
+            raise ValueError(
+                f"seconds: {seconds:g} s are {frames} frames of a video, which has at most {MAX_FRAMES}; choose at "
+                f"most {most:g} s, or leave video out."
+            )
+        raise ValueError(f"frames: {frames} frames are out of range; choose 1 to {MAX_FRAMES}, which last {most:g} s.")
+    return network.in_channels, frames, *sides
+
+
+def _sides(config: CoDiConfig, image_size: int | tuple[int | None, int | None] | None) -> list[int]:
+    """Height and width of the latent of an image."""
+    autoencoder = config.image_autoencoder
+    multiple = downscale(autoencoder) * multiple_of(config.diffuser.networks["image"])
+    width, height = image_size if isinstance(image_size, tuple) else (image_size, image_size)
+    sides = []
+    for what, pixels in (("height", height), ("width", width)):
+        what = what if isinstance(image_size, tuple) else "image_size"
+        pixels = autoencoder.image_size if pixels is None else pixels
+        if not 0 < pixels <= MAX_SIDE or pixels % multiple:  # nor NaN
+            raise ValueError(
+                f"{what}: {pixels} pixels do not fit the model {config.name!r}; choose a multiple of {multiple} up to "
+                f"{MAX_SIDE} (its own size is {autoencoder.image_size})."
+            )
+        sides.append(int(pixels) // downscale(autoencoder))
+    return sides
+
+
+def _unit_seconds(config: CoDiConfig) -> float:
+    """How long the unit is that audio latents are made of; 0 where the model makes none."""
+    network, autoencoder = config.diffuser.networks.get("audio"), config.audio_autoencoder
+    if network is None or autoencoder is None:
+        return 0.0
+    return multiple_of(network) * step_samples(autoencoder) / autoencoder.mel.sample_rate
+
+
+def _checked_frames(frames: int) -> int:
+    try:
+        whole = operator.index(frames)
+    except TypeError:
+        raise ValueError(f"frames: {frames} is not a whole number; choose 1 or more.") from None
+    if whole < 1:
+        raise ValueError(f"frames: {frames} frames are out of range; choose 1 to {MAX_FRAMES}.")
+    return whole
+
+
+def _checked_seconds(seconds: float) -> float:
+    if not 0 < seconds <= MAX_SECONDS:  # nor NaN
+        raise ValueError(f"seconds: {seconds} s is out of range; choose more than 0, and at most {MAX_SECONDS:g} s.")
+    return float(seconds)
