@@ -8,6 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .checks import require_shares
+from .inputs import as_embedding_tokens
+
 METHODS = ("linear", "slerp")
 
 
@@ -25,6 +28,15 @@ class Prompt:
 
     embedding: Tensor
     unconditional: Tensor
+
+    def check(self) -> None:
+        """`ValueError` for embeddings that cannot be right."""
+        for embedding in (self.embedding, self.unconditional):
+            as_embedding_tokens(embedding, "The prompt")
+
+    def to(self, place: Tensor) -> Prompt:
+        """The same on the device and in the precision of a tensor."""
+        return Prompt(self.embedding.to(place), self.unconditional.to(place))
 
 
 def interpolate(prompts: Sequence[tuple[Prompt, float]], method: str = "linear") -> Prompt:
@@ -47,15 +59,20 @@ def interpolate(prompts: Sequence[tuple[Prompt, float]], method: str = "linear")
     Raises
     ------
     ValueError
-        For no prompts, weights that are negative or all zero, or batch sizes that differ.
+        For no prompts, weights that are negative or all zero, batch sizes or widths that differ, or embeddings that
+        cannot be right.
     """
     if method not in METHODS:
         raise ValueError(f"There is no interpolation {method!r}; choose from {', '.join(METHODS)}.")
     if not prompts:
         raise ValueError("There are no prompts to interpolate: give at least one.")
-    weights = [float(weight) for _, weight in prompts]
-    if not all(0 <= w < float("inf") for w in weights) or sum(weights) == 0:
-        raise ValueError(f"The weights {weights} cannot be used: they must not be negative, and not all be zero.")
+    weights = require_shares([weight for _, weight in prompts], "weights")
+    for prompt, _ in prompts:
+        prompt.check()
+    if len(shapes := {prompt.embedding.shape[1:] for prompt, _ in prompts}) > 1:
+        raise ValueError(
+            f"The prompts have embeddings {sorted(map(list, shapes))}: encode all with the encoders of one model."
+        )
     sizes = {len(prompt.embedding) for prompt, _ in prompts}
     if len(sizes - {1}) > 1:
         raise ValueError(f"The prompts have batch sizes {sorted(sizes)}: make them equal, or 1.")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
+from .checks import MAX_SCALE, require_number
 from .contexts import Context
+from .inputs import as_mask, as_pixels
 from .prompts.preprocess import clip_mask, clip_pixels
 from .versatile import focus_local
 
@@ -43,10 +44,11 @@ def image_context(
     """
     if unconditional not in (None, *UNCONDITIONAL):
         raise ValueError(f"There is no unconditional {unconditional!r}; choose from {', '.join(UNCONDITIONAL)}.")
-    if not torch.is_tensor(pixels) or pixels.ndim != 4 or pixels.shape[1] != 3:
-        raise ValueError(f"An image context takes images [B, 3, H, W] in 0..1, not {_described(pixels)}.")
-    if not math.isfinite(weight):
-        raise ValueError(f"The weight {weight} cannot be used: choose a finite number, such as 1.")
+    pixels = as_pixels(pixels, "The image of a context")
+    if pixels.ndim != 4 or pixels.shape[1] != 3:
+        raise ValueError(f"An image context takes images [B, 3, H, W] in 0..1, not {list(pixels.shape)}.")
+    weight = require_number(weight, "weight", -MAX_SCALE, MAX_SCALE)
+    focus = require_number(focus, "focus", 0, 1)
     if mask is not None:
         mask = clip_mask(_checked(mask, len(pixels)), *pixels.shape[2:], side)
     tokens = all_tokens(clip_pixels(pixels, side, by_way_of_signed=False), mask)
@@ -67,14 +69,9 @@ def image_context(
 
 def _checked(mask: Tensor, count: int) -> Tensor:
     """The mask of a batch of images, brought to the batch size."""
-    if not torch.is_tensor(mask) or mask.ndim != 4 or mask.shape[1] != 1 or len(mask) not in (1, count):
+    mask = as_mask(mask, "The mask")
+    if mask.ndim != 4 or mask.shape[1] != 1 or len(mask) not in (1, count) or mask.numel() == 0:
         raise ValueError(
-            f"The mask is {_described(mask)}: give one of [{count}, 1, height, width], or [1, 1, height, width]."
+            f"The mask is {list(mask.shape)}: give one of [{count}, 1, height, width], or [1, 1, height, width]."
         )
-    if not mask.numel() or not mask.isfinite().all():
-        raise ValueError("The mask is empty or holds values that are not finite (NaN or infinity).")
     return mask.expand(count, -1, -1, -1)
-
-
-def _described(value: object) -> str:
-    return str(list(value.shape)) if torch.is_tensor(value) else f"a {type(value).__name__}"

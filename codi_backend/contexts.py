@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .checks import require_shares
 from .diffuser.slots import Contexts
+from .inputs import as_embedding_tokens
 
 MIXINGS = ("attention", "layer")
 
@@ -33,6 +35,22 @@ class Context:
     tokens: Tensor
     unconditional: Tensor
     unconditional_for_text: Tensor | None = None
+
+    def check(self) -> None:
+        """`ValueError` for tokens that cannot be right."""
+        for tokens in (self.tokens, self.unconditional, self.unconditional_for_text):
+            if tokens is not None:
+                as_embedding_tokens(tokens, f"The {self.kind} context")
+
+    def to(self, place: Tensor) -> Context:
+        """The same on the device and in the precision of a tensor."""
+        other = self.unconditional_for_text
+        return Context(
+            self.kind,
+            self.tokens.to(place),
+            self.unconditional.to(place),
+            None if other is None else other.to(place),
+        )
 
     def without(self, output: str) -> Tensor:
         """The unconditional tokens for a modality that is generated."""
@@ -77,6 +95,15 @@ class MixedContext:
         """Those of the first context, which tell batch size, device and dtype of all."""
         return self.contexts[0].tokens
 
+    def check(self) -> None:
+        """`ValueError` for tokens that cannot be right."""
+        for context in self.contexts:
+            context.check()
+
+    def to(self, place: Tensor) -> MixedContext:
+        """The same on the device and in the precision of a tensor."""
+        return MixedContext(tuple(context.to(place) for context in self.contexts), self.ratios, self.mixing)
+
     def given(self, output: str, known: int) -> Contexts:
         """What the diffuser is told for a modality: the first `known` contexts, and of the others the unconditional."""
         return [
@@ -98,7 +125,7 @@ class MixedContext:
 def concatenate(contexts: Sequence[Context]) -> Context:
     """Several contexts of one kind as one with the tokens of all, over which one softmax runs (SPEC_VD section 5).
 
-    `ValueError` for no contexts, different kinds or batch sizes (1 goes with any).
+    `ValueError` for no contexts, different kinds or batch sizes (1 goes with any), or tokens that cannot be right.
     """
     count = _common_batch(contexts)
     if len(kinds := {context.kind for context in contexts}) > 1:
@@ -126,14 +153,12 @@ def mix(contexts: Sequence[tuple[Context, float]], mixing: str = "attention") ->
     Raises
     ------
     ValueError
-        For no contexts, ratios that are negative or all zero, or batch sizes that differ.
+        For no contexts, ratios that are negative or all zero, batch sizes that differ, or tokens that cannot be right.
     """
     if mixing not in MIXINGS:
         raise ValueError(f"There is no mixing {mixing!r}; choose from {', '.join(MIXINGS)}.")
     count = _common_batch([context for context, _ in contexts])
-    ratios = [float(ratio) for _, ratio in contexts]
-    if not all(0 <= ratio < float("inf") for ratio in ratios) or sum(ratios) == 0:
-        raise ValueError(f"The ratios {ratios} cannot be used: they must not be negative, and not all be zero.")
+    ratios = require_shares([ratio for _, ratio in contexts], "ratios")
     return MixedContext(
         tuple(context.expand(count) for context, _ in contexts), tuple(r / sum(ratios) for r in ratios), mixing
     )
@@ -142,6 +167,8 @@ def mix(contexts: Sequence[tuple[Context, float]], mixing: str = "attention") ->
 def _common_batch(contexts: Sequence[Context]) -> int:
     if not contexts:
         raise ValueError("There is no context: give at least one.")
+    for context in contexts:
+        context.check()
     sizes = {len(context.tokens) for context in contexts}
     if len(sizes - {1}) > 1:
         raise ValueError(f"The contexts have batch sizes {sorted(sizes)}: make them equal, or 1.")

@@ -13,7 +13,7 @@ from .modality import modality
 STEPS = 1000
 SETTLED = STEPS / 2  # the timestep below which streams no longer settle what they show
 MAX_CANDIDATES = 16
-_SAMPLES = 2**16  # whose numbers lie between those of a sample's candidates
+MAX_RESULTS = 2**16  # whose numbers lie between those of a result's candidates
 BETA_START, BETA_END = 0.00085, 0.012  # linear in their square roots
 
 
@@ -88,14 +88,14 @@ def step_generators(count: int, seed: int, name: str, candidates: int = 1) -> li
 
 
 def _candidates(count: int, seed: int, name: str, use: int, first: int, candidates: int) -> list[torch.Generator]:
-    numbers = (first + candidate * _SAMPLES for candidate in range(candidates))
+    numbers = (first + candidate * MAX_RESULTS for candidate in range(candidates))
     return [generator for number in numbers for generator in _generators(count, seed, name, use, number)]
 
 
 def _generators(count: int, seed: int, name: str, use: int, first: int = 0) -> list[torch.Generator]:
     """A generator for each sample of a stream; `use` tells starting noise (0) from the steps' (1)."""
     stream = modality(name).stream + 8 * use
-    numbers = (((seed * 16 + stream) * MAX_CANDIDATES * _SAMPLES) + first + i for i in range(count))
+    numbers = (((seed * 16 + stream) * MAX_CANDIDATES * MAX_RESULTS) + first + i for i in range(count))
     return [torch.Generator().manual_seed(_folded(number)) for number in numbers]
 
 

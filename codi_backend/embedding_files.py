@@ -15,13 +15,13 @@ from torch import Tensor
 
 from .checks import require_finite
 from .file_kinds import NUMPY, SAFETENSORS, kind_of
+from .inputs import MAX_EMBEDDING
 from .pickles import read_torch
 from .state_dicts import is_plain
 from .tensor_files import TensorFile
 
 SUFFIXES = (".safetensors", ".sft", ".npy", ".pt", ".pth", ".bin")
 _NAME = "embedding"
-_LARGEST = 1e4  # encoders give numbers around 1
 # Where programs keep textual inversions: words for CLIP's input, not what CLIP's output says of a prompt.
 _INVERSIONS = re.compile(r"emb_params|string_to_param|string_to_token|clip_[lg]|t5xxl|<.+>|\*")
 
@@ -101,7 +101,7 @@ def as_embedding(values: Any) -> Tensor:
         tensor = tensor[None]
     if tensor.ndim == 2:
         tensor = tensor[:, None]
-    require_finite(tensor, "The embedding", "make it again", _LARGEST)
+    require_finite(tensor, "The embedding", "make it again", MAX_EMBEDDING)
     return tensor
 
 

@@ -14,12 +14,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .checkpoints import read_parts
+from .checks import require_whole
 from .conditioning import Prompt, interpolate
 from .config import CoDiConfig
 from .contents import read_held, read_prompt
 from .contexts import MixedContext, mix
 from .devices import place
+from .diffusion import MAX_RESULTS
 from .films import held_film, write_films
+from .inputs import as_samples
 from .latent_shapes import lengths
 from .media.html_report import render_page, thumbnail
 from .media.write import spectrogram_picture, write_result
@@ -39,8 +42,7 @@ def generate_to_folder(options: argparse.Namespace) -> None:
     """
     from tqdm import tqdm
 
-    if options.count < 1:
-        raise ValueError(f"--count {options.count} makes nothing: choose 1 or more.")
+    require_whole(options.count, "--count", 1, MAX_RESULTS)
     seconds: dict[str, float] = {}
     begun = time.monotonic()
 

@@ -13,20 +13,22 @@ from torch import Tensor, nn
 from .autoencoders.vocabulary import find_vocabulary, read_vocabulary
 from .checkpoint_files import Source, resolve
 from .checkpoints import Checkpoint, State, cut, fit, read_parts, remedy
+from .checks import MAX_SEED, require_number, require_whole
 from .conditioning import Prompt
 from .config import CoDiConfig
 from .context_encoding import image_context, text_context
 from .contexts import Context, MixedContext
 from .diffuser import Diffuser
 from .diffuser.joint import Strength
-from .diffusion import stream_noise
+from .diffusion import MAX_CANDIDATES, stream_noise
+from .inputs import as_latent, as_pixels, as_rate, as_samples, latent_to_decode, pixels_to_encode
 from .latent_shapes import audio_steps, latent_shape, multiple_of
 from .modality import MODALITIES, modality
 from .parts import FIELDS, build, diffuser_parts, on_meta
 from .prompts.audio import CutPrompt
 from .prompts.preprocess import clip_input, clip_nothing
 from .sampling import sample
-from .selection import check_candidates, usual_candidates
+from .selection import usual_candidates
 from .systems import system_by_config, system_by_edition, system_of
 from .tensor_files import convert
 from .weight_values import require_finite_weights
@@ -154,9 +156,9 @@ class CoDi(nn.Module):
         ----------
         name : {"text", "image", "video", "audio"}
         content : str, sequence of str, or Tensor
-            A text or several; pixels ``[B, 3, H, W]``, or ``[B, 3, T, H, W]`` for videos, in 0..1, of which the centre
-            square is looked at; or mono audio ``[B, 1, N]``, of which, with a warning `CutPrompt`, the middle is
-            encoded if it is longer than the encoder takes.
+            A text or several; pixels ``[B, 3, H, W]``, or ``[B, 3, T, H, W]`` for videos, in 0..1 or in 8 bits, of
+            which the centre square is looked at; or mono audio ``[B, 1, N]`` in -1..1 or as integer PCM, of which, with
+            a warning `CutPrompt`, the middle is encoded if it is longer than the encoder takes.
         sample_rate : int
             Of sounds, in Hz.
 
@@ -168,7 +170,7 @@ class CoDi(nn.Module):
         Raises
         ------
         ValueError
-            If the model lacks the encoder, or the content cannot be encoded.
+            If the model lacks the encoder, or the content cannot be encoded: also for numbers that cannot be right.
         """
         modality(name)
         encoder_name = "image" if name == "video" else name
@@ -178,6 +180,7 @@ class CoDi(nn.Module):
             )
         encoder = self.prompt_encoders[encoder_name]
         weight = next(encoder.parameters())
+        what = f"The {name} of a prompt"
         if name == "text":
             texts = _texts(content)
             embeddings = encoder(encoder.tokenize([*texts, ""]).to(weight.device))
@@ -185,7 +188,7 @@ class CoDi(nn.Module):
         elif name == "audio":
             if sample_rate is None:
                 raise ValueError("The sample rate of the sound is needed: give sample_rate in Hz.")
-            sounds = content.to(weight.device)
+            sounds = as_samples(content, what).to(weight.device)
             given, taken = sounds.shape[-1] / max(1, sample_rate), encoder.config.seconds
             if given > 1.01 * taken:
                 warnings.warn(
@@ -197,7 +200,7 @@ class CoDi(nn.Module):
             embedding = encoder(sounds, sample_rate)
             unconditional = encoder(torch.zeros_like(sounds[:1]), sample_rate)
         else:
-            pixels = clip_input(content, encoder.config, name == "video")
+            pixels = clip_input(as_pixels(content, what), encoder.config, name == "video")
             nothing = clip_nothing(encoder.config, pixels.shape[2] if name == "video" else None)
             embedding, unconditional = (encoder(inputs.to(weight.device, weight.dtype)) for inputs in (pixels, nothing))
         return Prompt(embedding, unconditional.expand_as(embedding))
@@ -270,32 +273,45 @@ class CoDi(nn.Module):
         ----------
         name : {"text", "image", "video", "audio"}
         content : Tensor or sequence of str
-            Pixels ``[B, 3, H, W]`` or ``[B, 3, T, H, W]`` in 0..1, mono audio ``[B, 1, N]``, or texts.
+            Pixels ``[B, 3, H, W]`` or ``[B, 3, T, H, W]`` in 0..1 or in 8 bits, mono audio ``[B, 1, N]`` in -1..1 or as
+            integer PCM, or texts.
         sample_rate : int, optional
             Of audio, in Hz; the model's own by default.
         seconds : float, optional
             Of audio: cut it, or let silence follow, to the shape that `latent_shape` gives for so many seconds. By
             default all of it, and silence to the end of the last unit that the network takes; of published models, the
             model's own length.
+
+        Raises
+        ------
+        ValueError
+            For what the model lacks, other shapes, and numbers that cannot be right.
         """
         autoencoder = self._autoencoder(name)
+        if name == "text":
+            return autoencoder.encode(_texts(content))
+        weight = next(autoencoder.parameters())
         if name != "audio":
-            return autoencoder.encode(content)
+            return autoencoder.encode(pixels_to_encode(name, content).to(weight))
+        samples = as_samples(content, "The audio to encode").to(weight)
         steps = None if seconds is None else self.latent_shape("audio", seconds=seconds)[1]
         network = self.config.diffuser.networks.get("audio")
         if steps is None and network is not None and not autoencoder.config.released_processing:
             rate = autoencoder.config.mel.sample_rate
-            samples = -(-content.shape[-1] * rate // (sample_rate or rate))
-            steps = audio_steps(samples, autoencoder.config, multiple_of(network))
-        return autoencoder.encode(content, sample_rate, steps=steps)
+            count = -(-samples.shape[-1] * rate // (rate if sample_rate is None else as_rate(sample_rate)))
+            steps = audio_steps(count, autoencoder.config, multiple_of(network))
+        return autoencoder.encode(samples, sample_rate, steps=steps)
 
     @torch.inference_mode()
     def decode(self, name: str, latents: Tensor, **options: Any) -> Tensor | list[str]:
         """Latents in VAE units -> pixels in 0..1, sounds ``[B, 1, N]`` in -1..1, or texts.
 
-        `options` are those of `TextAutoencoder.decode`, for texts.
+        `options` are those of `TextAutoencoder.decode`, for texts. `ValueError` for what the model lacks, other shapes,
+        and numbers that cannot be right.
         """
-        return self._autoencoder(name).decode(latents, **options)
+        autoencoder = self._autoencoder(name)
+        latents = latent_to_decode(name, latents, autoencoder)
+        return autoencoder.decode(latents.to(next(autoencoder.parameters())), **options)
 
     def latent_shape(
         self, name: str, image_size: int | None = None, frames: int | None = None, seconds: float | None = None
@@ -316,7 +332,7 @@ class CoDi(nn.Module):
         Some outputs come out better in company: a small model's sound can keep time, which its video then hears. None
         where streams do not hear each other, or where a run begins with given latents.
         """
-        if fidelity > 0:
+        if require_number(fidelity, "fidelity", 0, 1) > 0:
             return []
         wanted = self.config.company(outputs, held, alignment)
         return [name for name in self.outputs if name in wanted]
@@ -457,12 +473,15 @@ class CoDi(nn.Module):
         along = self.companions(outputs, held, alignment, fidelity)
         if candidates is None:
             candidates = usual_candidates(self.config, {*outputs, *along, *held}, alignment)
-        check_candidates(candidates)
-        if not 0 <= seed < 2**32:
-            raise ValueError(f"The seed {seed} is out of range: choose 0 to {2**32 - 1}.")
+        candidates = require_whole(candidates, "candidates", 1, MAX_CANDIDATES)
+        seed = require_whole(seed, "seed", 0, MAX_SEED)
+        if not isinstance(prompts, (Prompt, Context, MixedContext)):
+            raise ValueError(f"The prompts are a {type(prompts).__name__}: give what `prompt` or `context` makes.")
         of_prompt, of_context = isinstance(prompts, Prompt), bool(self.config.diffuser.contexts)
         if of_prompt == of_context:
             raise ValueError(f"This model is guided by what `{'context' if of_context else 'prompt'}` gives: use that.")
+        prompts.check()
+        prompts = prompts.to(next(self.diffuser.parameters()))
         like = prompts.embedding if of_prompt else prompts.tokens
         streams = [name for name in MODALITIES if name in {*outputs, *along, *held}]
         shapes = {name: (len(like), *self.latent_shape(name, image_size, frames, seconds)) for name in streams}
@@ -531,10 +550,9 @@ def _shifted(progress: Callable[[int, int], None], number: int, runs: int) -> Ca
 
 
 def _pictures(pixels: Tensor) -> Tensor:
+    pixels = as_pixels(pixels, "The start")
     if pixels.ndim != 4 or pixels.shape[1] != 3:
         raise ValueError(f"A run starts from pictures [B, 3, H, W], not {list(pixels.shape)}: give three channels.")
-    if not pixels.isfinite().all():
-        raise ValueError("The pictures to start from hold values that are not finite (NaN or infinity).")
     return pixels.clamp(0, 1)
 
 
@@ -547,6 +565,4 @@ def _fitting(what: str, latents: Tensor, shape: tuple[int, ...]) -> Tensor:
             f"The {what} is {list(latents.shape)}, where {list(shape)} is needed: "
             "encode it at the size and length that are generated, for one result or for each."
         )
-    if not latents.isfinite().all():
-        raise ValueError(f"The {what} holds values that are not finite (NaN or infinity).")
-    return latents.expand(shape)
+    return as_latent(latents, f"The {what}").expand(shape)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .checks import require_whole
 from .diffusion import STEPS, add_noise, alphas_cumprod
 
 
@@ -23,8 +24,7 @@ class ReleasedDDIM:
     init_noise_sigma = 1.0
 
     def __init__(self, steps: int):
-        if not 1 <= steps <= STEPS:
-            raise ValueError(f"{steps} steps are not possible: choose 1 to {STEPS}.")
+        steps = require_whole(steps, "steps", 1, STEPS)
         ascending = torch.arange(0, STEPS, STEPS // steps) + 1
         if ascending[-1] >= STEPS:
             raise ValueError(

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .checks import MAX_SCALE, require_number, require_whole
 from .conditioning import Prompt
 from .contexts import Context, MixedContext
 from .diffuser import Contexts, Diffuser, draw_contexts
@@ -23,6 +24,7 @@ from .diffusion import (
     mean_latent,
     step_generators,
 )
+from .inputs import as_latent
 from .released import ReleasedDDIM
 from .selection import ROUNDS, best_candidates, check_company
 
@@ -38,8 +40,7 @@ def make_scheduler(sampler: str, steps: int) -> Any:
 
     if sampler not in SAMPLERS:
         raise ValueError(f"There is no sampler {sampler!r}; choose from {', '.join(SAMPLERS)}.")
-    if not 1 <= steps <= STEPS:
-        raise ValueError(f"{steps} steps are not possible: choose 1 to {STEPS}.")
+    steps = require_whole(steps, "steps", 1, STEPS)
     if sampler == "ddim_released":
         return ReleasedDDIM(steps)
     shared = {
@@ -121,13 +122,21 @@ def sample(
     -------
     dict of str to Tensor
         Scaled latents of the streams that are not held, shaped like their `noise`.
+
+    Raises
+    ------
+    ValueError
+        For an argument that is out of range or does not fit another one.
     """
     held = dict(held or {})
+    prompt.check()
+    for name, values in noise.items():
+        as_latent(values, f"The {name} noise")
     schedulers = {name: make_scheduler(sampler, steps) for name in noise if name not in held}
     if not schedulers:
         raise ValueError("Every stream is held: name at least one output that is to be generated.")
-    if not 0 <= fidelity <= 1:
-        raise ValueError(f"A fidelity of {fidelity} is not possible: choose 0 (none) to 1 (the start itself).")
+    fidelity = require_number(fidelity, "fidelity", 0, 1)
+    alignment_scale = require_number(alignment_scale, "alignment_scale", -MAX_SCALE, MAX_SCALE)
     if fidelity > 0 and schedulers.keys() != (start or {}).keys():
         raise ValueError(f"A fidelity above 0 needs a start for {', '.join(schedulers)}, and for nothing else.")
     if isinstance(prompt, Context):
@@ -230,11 +239,10 @@ def guidance_steps(guidance: float | Sequence[float], contexts: int) -> tuple[li
     list of int, list of float
         Numbers of the predictions to run, ascending, and one scale for each two neighbours among them.
     """
-    scales = [float(s) for s in guidance] if isinstance(guidance, Sequence) else [float(guidance)] * contexts
+    given = guidance if isinstance(guidance, Sequence) and not isinstance(guidance, str) else [guidance] * contexts
+    scales = [require_number(scale, "guidance", -MAX_SCALE, MAX_SCALE) for scale in given]
     if len(scales) != contexts:
         raise ValueError(f"There are {len(scales)} guidance scales for {contexts} contexts: give one, or one for each.")
-    if not all(map(math.isfinite, scales)):
-        raise ValueError(f"The guidance {guidance} is not a number to scale with: choose a finite one, such as 7.5.")
     kept = [k for k in range(contexts) if k == 0 or scales[k] != scales[k - 1]]
     used = [scales[k] for k in kept]
     if used[0] == 1:  # the first prediction would be taken away again

@@ -13,17 +13,11 @@ from torch.nn import functional as F
 from .config import CoDiConfig, DiffuserConfig
 from .diffuser import Diffuser
 from .diffuser.environment import moments, pooled, resampled
-from .diffusion import MAX_CANDIDATES, SETTLED, STEPS
+from .diffusion import SETTLED, STEPS
 
 ROUNDS = ((SETTLED, 2), (STEPS / 6, 1))  # below which timestep how many candidates go on
 
 _TEMPERATURE = 0.1  # of latent alignment's InfoNCE between moments
-
-
-def check_candidates(candidates: int) -> None:
-    """`ValueError` for a number of candidates that is not possible."""
-    if not 1 <= candidates <= MAX_CANDIDATES:
-        raise ValueError(f"{candidates} candidates are not possible: choose 1 to {MAX_CANDIDATES}.")
 
 
 def check_company(config: DiffuserConfig, streams: Collection[str], alignment: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from comfy_api.input import CurveInput
 from comfy_api.latest import io
 
+from ..codi_backend.checks import require_number
 from .latents import codi_config
 from .listening import KEY, with_settings
 from .streams import STREAMS
@@ -120,4 +121,8 @@ class CoDiAlignmentCurve(io.ComfyNode):
     @classmethod
     def execute(cls, model, curve) -> io.NodeOutput:
         codi_config(model)
-        return io.NodeOutput(with_settings(model, curve=CurveInput.from_raw(curve)))
+        curve = CurveInput.from_raw(curve)
+        for point in curve.points:
+            for value in point:
+                require_number(value, "curve", 0, 1)
+        return io.NodeOutput(with_settings(model, curve=curve))

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from comfy_api.latest import io
 
+from ..codi_backend.checks import require_number
 from ..codi_backend.versatile.colour import match_colour
-from .prompts import prompt_pixels
+from .media_inputs import image_channels
 from .types import CATEGORY
 
 METHODS = {"simple": "mean_std", "histogram": "histogram"}
@@ -55,7 +56,12 @@ class CoDiColourMatch(io.ComfyNode):
 
     @classmethod
     def execute(cls, image, reference, method, strength) -> io.NodeOutput:
-        pictures, colours = prompt_pixels(image, "image"), prompt_pixels(reference, "reference")
+        channels = image_channels(image, "image")
+        # Transparency, where there is any, is no colour.
+        pictures, colours = (
+            pixels[:, :3].expand(-1, 3, -1, -1) for pixels in (channels, image_channels(reference, "reference"))
+        )
+        strength = require_number(strength, "strength", 0, 1)
         if method not in METHODS:
             raise ValueError(f"method: there is no {method!r}; choose from {', '.join(METHODS)}.")
         if len(colours) not in (1, len(pictures)):
@@ -63,6 +69,5 @@ class CoDiColourMatch(io.ComfyNode):
                 f"reference: {len(colours)} pictures do not go with {len(pictures)} to change; "
                 "connect one, or one for each."
             )
-        matched = match_colour(pictures, colours, METHODS[method], strength).movedim(1, -1)
-        # Transparency, where there is any, is no colour.
-        return io.NodeOutput(torch.cat([matched, image[..., 3:]], -1))
+        matched = match_colour(pictures, colours, METHODS[method], strength)
+        return io.NodeOutput(torch.cat([matched, channels[:, 3:]], 1).movedim(1, -1))

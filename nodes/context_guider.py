@@ -5,11 +5,12 @@ from __future__ import annotations
 import comfy.samplers
 from comfy_api.latest import io
 
+from ..codi_backend.checks import require_number
 from ..codi_backend.contexts import MixedContext
 from ..codi_backend.sampling import guidance_steps
 from .context_mix import MAX_CONTEXTS
 from .context_tokens import to_conditioning, to_contexts
-from .guider import cfg_input
+from .guider import MAX_CFG, cfg_input
 from .latents import codi_config
 from .numbered import growing, numbered, partners
 from .types import CATEGORY
@@ -79,7 +80,9 @@ class CoDiContextGuider(io.ComfyNode):
         codi_config(model)  # says so if it is another model
         mixed = to_contexts("positive", positive, "negative", negative)
         names = numbered("context", len(mixed.contexts))
-        scales = [cfg if scale is None else float(scale) for scale in partners(names, "cfg", cfgs)]
+        cfg = require_number(cfg, "cfg", -MAX_CFG, MAX_CFG)
+        given = partners(names, "cfg", cfgs)
+        scales = [cfg if one is None else require_number(one, "cfgs", -MAX_CFG, MAX_CFG) for one in given]
         guider = ContextGuider(model)
         try:
             guider.set_contexts(mixed.expand(max(len(c.tokens) for c in mixed.contexts)), scales)

@@ -14,6 +14,8 @@ from torch import Tensor
 from ..codi_backend.contexts import Context, MixedContext
 from ..codi_backend.diffuser import Contexts, draw_contexts
 from ..codi_backend.diffusion import STEPS
+from ..codi_backend.inputs import as_embedding_tokens
+from .conditioning_inputs import one_prompt
 
 # Keys in the options of a conditioning: `Shares`, and the tokens that take the place of the others for texts.
 KEY, FOR_TEXT = "codi_contexts", "codi_tokens_for_text"
@@ -101,11 +103,12 @@ def to_contexts(name: str, positive, other: str, negative) -> MixedContext:
 
 
 def _only(name: str, conditioning) -> tuple[Tensor, dict]:
-    if len(conditioning) != 1:
-        raise ValueError(f"{name}: this holds {len(conditioning)} contexts that apply side by side; connect one.")
-    if KEY not in conditioning[0][1]:
+    tokens, options = one_prompt(conditioning, name, "connect one context")
+    if KEY not in options:
         raise ValueError(f"{name}: this is a prompt, not a context; connect CoDi Context (Text) or (Image).")
-    return conditioning[0]
+    if FOR_TEXT in options:
+        as_embedding_tokens(options[FOR_TEXT], f"{name}: this context")
+    return tokens, options
 
 
 def _split(name: str, shares: Shares, tokens: Tensor) -> list[Tensor]:

@@ -6,11 +6,12 @@ import dataclasses
 
 from comfy_api.latest import io
 
+from ..codi_backend.checks import MAX_SCALE, require_number
 from ..codi_backend.context_encoding import UNCONDITIONAL
 from ..codi_backend.contexts import Context
 from .context_tokens import conditionings
 from .managed_prompts import PromptEncoders
-from .prompts import prompt_mask, prompt_pixels
+from .media_inputs import image_pixels, mask_values
 from .types import CATEGORY, PromptEncodersType
 
 AUTO = "auto"
@@ -90,7 +91,8 @@ class CoDiContextImage(io.ComfyNode):
             [
                 io.Image.Input(
                     "image",
-                    tooltip="Of any size; the centre square is looked at. A batch gives one context for each image.",
+                    tooltip="Of any size; the centre square is looked at, what is transparent is white. A batch gives "
+                    "one context for each image.",
                 ),
                 io.Float.Input(
                     "weight",
@@ -129,17 +131,19 @@ class CoDiContextImage(io.ComfyNode):
 
     @classmethod
     def execute(cls, prompt_encoders, image, weight, focus, unconditional, mask=None) -> io.NodeOutput:
-        encoders, pixels = _encoders(prompt_encoders), prompt_pixels(image, "image")
+        encoders, pixels = _encoders(prompt_encoders), image_pixels(image, "image")
         if unconditional not in (AUTO, *UNCONDITIONAL):
             raise ValueError(
                 f"unconditional: there is no {unconditional!r}; choose from {', '.join((AUTO, *UNCONDITIONAL))}."
             )
         if mask is not None:
-            mask = prompt_mask(mask, "mask")[:, None]
+            mask = mask_values(mask, "mask")[:, None]
             if len(mask) not in (1, len(pixels)):
                 raise ValueError(
                     f"mask: {len(mask)} masks do not go with {len(pixels)} images; connect one, or one for each image."
                 )
+        weight = require_number(weight, "weight", -MAX_SCALE, MAX_SCALE)
+        focus = require_number(focus, "focus", 0, 1)
         nothing = None if unconditional == AUTO else unconditional
         try:
             context = encoders.image_context(pixels, mask, weight, focus, nothing)

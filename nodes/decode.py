@@ -6,7 +6,9 @@ from fractions import Fraction
 
 from comfy_api.latest import InputImpl, Types, io
 
-from .streams import find
+from ..codi_backend.checks import require_number
+from .media_inputs import audio_samples
+from .streams import find, samples_of
 from .types import CATEGORY, AudioVaeType, TextVaeType
 
 MIN_FRAME_RATE, MAX_FRAME_RATE = 0.01, 120.0
@@ -15,7 +17,7 @@ MIN_FRAME_RATE, MAX_FRAME_RATE = 0.01, 120.0
 def _image_latent(samples, vae, name: str):
     if vae is None:
         raise ValueError("vae: the loaded checkpoint has no image autoencoder; load one that has, or another VAE.")
-    return find(samples["samples"], name, vae.latent_channels)
+    return find(samples_of(samples), name, vae.latent_channels)
 
 
 class CoDiDecodeImage(io.ComfyNode):
@@ -94,29 +96,22 @@ class CoDiDecodeVideo(io.ComfyNode):
 
 
 def _frame_rate(frame_rate: float, vae) -> Fraction:
+    if frame_rate != 0:
+        frame_rate = require_number(frame_rate, "frame_rate", MIN_FRAME_RATE, MAX_FRAME_RATE)
     frame_rate = frame_rate or getattr(vae, "frame_rate", 0.0)
     if not frame_rate:
         raise ValueError("frame_rate: this VAE does not say how fast its videos run; choose the frames per second.")
-    if not MIN_FRAME_RATE <= frame_rate <= MAX_FRAME_RATE:
-        raise ValueError(
-            f"frame_rate: {frame_rate:g} frames per second are out of range; "
-            f"choose {MIN_FRAME_RATE:g} to {MAX_FRAME_RATE:g}, or 0 for the model's own."
-        )
     return Fraction(frame_rate).limit_denominator(1000)  # which is as exact as video files are
 
 
 def _sounds(audio, batch: int) -> list[dict]:
     """An AUDIO for each of so many clips."""
-    waveform = audio["waveform"]
-    if waveform.numel() == 0:
-        raise ValueError("audio: this sound is empty; connect one that lasts, or none.")
-    if not waveform.isfinite().all():
-        raise ValueError("audio: this sound has samples that are not finite (NaN or infinity); connect another.")
+    waveform, rate = audio_samples(audio)
     if len(waveform) not in (1, batch):
         raise ValueError(
             f"audio: {len(waveform)} sounds do not go with {batch} clips; connect one sound, or one for each clip."
         )
-    return [audio | {"waveform": one[None]} for one in waveform.expand(batch, -1, -1)]
+    return [{"waveform": one[None], "sample_rate": rate} for one in waveform.expand(batch, -1, -1)]
 
 
 class CoDiDecodeAudio(io.ComfyNode):
@@ -139,7 +134,7 @@ class CoDiDecodeAudio(io.ComfyNode):
     def execute(cls, samples, audio_vae) -> io.NodeOutput:
         if audio_vae is None:
             raise ValueError("audio_vae: the loaded checkpoint has no audio autoencoder; load one that has.")
-        latent = find(samples["samples"], "audio", audio_vae.config.latent_channels)
+        latent = find(samples_of(samples), "audio", audio_vae.config.latent_channels)
         return io.NodeOutput({"waveform": audio_vae.decode(latent), "sample_rate": audio_vae.sample_rate})
 
 
@@ -169,4 +164,4 @@ class CoDiDecodeText(io.ComfyNode):
     def execute(cls, samples, text_vae) -> io.NodeOutput:
         if text_vae is None:
             raise ValueError("text_vae: the loaded checkpoint has no text autoencoder; load one that has.")
-        return io.NodeOutput(text_vae.decode(find(samples["samples"], "text", text_vae.config.latent_dim)))
+        return io.NodeOutput(text_vae.decode(find(samples_of(samples), "text", text_vae.config.latent_dim)))

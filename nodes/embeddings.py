@@ -9,6 +9,7 @@ import torch
 from comfy_api.latest import io
 
 from ..codi_backend.embedding_files import SUFFIXES, as_embedding, read_embedding, write_embedding
+from .conditioning_inputs import one_prompt
 from .types import CATEGORY
 
 FOLDER = "codi_embeddings"
@@ -86,10 +87,7 @@ class CoDiSaveEmbedding(io.ComfyNode):
 
     @classmethod
     def execute(cls, conditioning, filename_prefix) -> io.NodeOutput:
-        if len(conditioning) != 1:
-            raise ValueError(
-                f"conditioning: this holds {len(conditioning)} prompts that apply side by side; save them one by one."
-            )
+        embedding, _ = one_prompt(conditioning, "conditioning", "save them one by one")
         output = folder_paths.get_output_directory()
         inside = folder_paths.is_within_directory(output, os.path.join(output, filename_prefix))
         if not inside or not filename_prefix.strip():
@@ -98,7 +96,7 @@ class CoDiSaveEmbedding(io.ComfyNode):
             )
         folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(filename_prefix, output)
         file = f"{name}_{counter:05}_.safetensors"
-        write_embedding(os.path.join(folder, file), conditioning[0][0])
+        write_embedding(os.path.join(folder, file), embedding)
         return io.NodeOutput(ui={"embeddings": [{"filename": file, "subfolder": subfolder, "type": "output"}]})
 
 

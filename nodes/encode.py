@@ -8,8 +8,10 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
+from ..codi_backend.checks import require_number, require_whole
 from ..codi_backend.latent_shapes import MAX_FRAMES, MAX_SECONDS
-from .prompts import prompt_pixels, prompt_sound
+from .decode import MAX_FRAME_RATE, MIN_FRAME_RATE
+from .media_inputs import audio_samples, image_pixels, video_components
 from .types import CATEGORY, AudioVaeType, TextVaeType
 
 
@@ -21,7 +23,8 @@ def _require(part, name: str, kind: str) -> None:
 def _encoded(pixels: Tensor, vae, name: str) -> Tensor:
     """Images ``[B, H, W, C]`` -> ``[B, C, h, w]``; `ValueError` about the input `name` for a size that does not fit."""
     _require(vae, "vae", "image")
-    height, width = prompt_pixels(pixels, name).shape[2:]
+    pixels = image_pixels(pixels, name)
+    height, width = pixels.shape[2:]
     unit = vae.spacial_compression_encode()
     fitting = [max(unit, size // unit * unit) for size in (width, height)]
     if fitting != [width, height]:
@@ -29,7 +32,7 @@ def _encoded(pixels: Tensor, vae, name: str) -> Tensor:
             f"{name}: {width} x {height} pixels do not fit this VAE, which takes multiples of {unit}; "
             f"scale it to {fitting[0]} x {fitting[1]}, as Upscale Image does."
         )
-    return vae.encode(pixels[..., :3])
+    return vae.encode(pixels.movedim(1, -1))
 
 
 class CoDiEncodeImage(io.ComfyNode):
@@ -73,7 +76,7 @@ class CoDiEncodeVideo(io.ComfyNode):
                     "frame_rate",
                     default=0.0,
                     min=0.0,
-                    max=120.0,
+                    max=MAX_FRAME_RATE,
                     step=0.01,
                     tooltip="How many frames of each second of a video are taken; 0 is the rate that the model was "
                     "trained on. Of an input that is frames already, each is taken.",
@@ -93,7 +96,9 @@ class CoDiEncodeVideo(io.ComfyNode):
     @classmethod
     def execute(cls, video, vae, frame_rate, frames) -> io.NodeOutput:
         _require(vae, "vae", "image")
-        pictures = video if torch.is_tensor(video) else _at_rate(video.get_components(), frame_rate, vae)
+        frame_rate = require_number(frame_rate, "frame_rate", 0, MAX_FRAME_RATE)
+        frames = require_whole(frames, "frames", 0, MAX_FRAMES)
+        pictures = video if torch.is_tensor(video) else _at_rate(video_components(video), frame_rate, vae)
         if len(pictures) == 0:
             raise ValueError("video: this video has no frames; connect one that has.")
         count = frames or getattr(vae, "frames", MAX_FRAMES)
@@ -111,7 +116,7 @@ class CoDiEncodeVideo(io.ComfyNode):
 
 def _at_rate(components, frame_rate: float, vae) -> Tensor:
     """The frames ``[T, H, W, 3]`` that a video shows at so many moments of a second, from its first one on."""
-    own = float(components.frame_rate)
+    own = require_number(components.frame_rate, "video: its frame rate", MIN_FRAME_RATE, 1000)
     frame_rate = frame_rate or getattr(vae, "frame_rate", own)
     count = len(components.images)
     # The rates of video files are rounded, and must not make a frame be seen twice.
@@ -148,12 +153,8 @@ class CoDiEncodeAudio(io.ComfyNode):
     @classmethod
     def execute(cls, audio, audio_vae, seconds) -> io.NodeOutput:
         _require(audio_vae, "audio_vae", "audio")
-        waveform, rate = prompt_sound(audio)
-        if not 0 <= seconds <= MAX_SECONDS:
-            raise ValueError(
-                f"seconds: {seconds} s is out of range; choose up to {MAX_SECONDS:g} s, "
-                f"or 0 for the model's own {audio_vae.config.seconds:g} s."
-            )
+        waveform, rate = audio_samples(audio)
+        seconds = require_number(seconds, "seconds", 0, MAX_SECONDS)
         steps = audio_vae.steps(seconds or audio_vae.config.seconds)
         taken, given = audio_vae.seconds(steps), waveform.shape[-1] / rate
         if given > taken + 0.01:

@@ -6,6 +6,8 @@ import comfy.samplers
 import torch
 from comfy_api.latest import io
 
+from ..codi_backend.checks import MAX_SCALE as MAX_CFG
+from ..codi_backend.checks import require_number
 from .latents import codi_config
 from .sampling_run import check_latent
 from .streams import STREAMS, split
@@ -13,7 +15,6 @@ from .types import CATEGORY
 
 # The small CoDi's guidance.
 DEFAULT_CFG = 2.5
-MAX_CFG = 100.0
 
 
 class StreamGuider(comfy.samplers.CFGGuider):
@@ -24,7 +25,7 @@ class StreamGuider(comfy.samplers.CFGGuider):
 
     def set_cfgs(self, cfgs: dict[str, float]) -> None:
         """Scales by the name of the modality."""
-        self.cfgs = cfgs
+        self.cfgs = {name: require_number(cfg, f"cfg_{name}", -MAX_CFG, MAX_CFG) for name, cfg in cfgs.items()}
 
     def sample(self, noise, latent_image, *arguments, **named):
         streams = split(latent_image)
@@ -43,7 +44,11 @@ class StreamGuider(comfy.samplers.CFGGuider):
         if self.packed_scale is not None:
             guide = model_options.get("sampler_cfg_function", _guide)
             scale = {"cond_scale": self.packed_scale}
-            model_options = model_options | {"sampler_cfg_function": lambda inputs: guide(inputs | scale)}
+            # Where the largest scale is 1, others below it need the negative prompt all the same.
+            model_options = model_options | {
+                "sampler_cfg_function": lambda inputs: guide(inputs | scale),
+                "disable_cfg1_optimization": True,
+            }
         return super().predict_noise(x, timestep, model_options, seed)
 
 

@@ -6,6 +6,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..codi_backend.conditioning import Prompt, interpolate
+from .conditioning_inputs import one_prompt
 from .numbered import growing, numbered, weights_of
 from .types import CATEGORY
 
@@ -64,12 +65,7 @@ class CoDiInterpolate(io.ComfyNode):
 
 
 def _embedding(name: str, conditioning) -> Tensor:
-    if len(conditioning) != 1:
-        raise ValueError(
-            f"{name}: this holds {len(conditioning)} prompts that apply side by side, of which no mixture can be made; "
-            "connect them one by one."
-        )
-    return conditioning[0][0]
+    return one_prompt(conditioning, name, "connect them one by one to mix them")[0]
 
 
 def _check(embeddings: dict[str, Tensor]) -> None:

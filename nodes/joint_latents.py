@@ -8,7 +8,7 @@ from torch import Tensor
 
 from .latents import codi_config
 from .numbered import growing
-from .streams import STREAMS, names_of, require_finite, split, split_masks, whole_mask, with_masks
+from .streams import STREAMS, names_of, require_latent, samples_of, split, split_masks, whole_mask, with_masks
 from .types import CATEGORY
 
 IMAGE_CHANNELS = 4
@@ -53,11 +53,11 @@ class CoDiJoinLatents(io.ComfyNode):
     def execute(cls, latents: io.Autogrow.Type) -> io.NodeOutput:
         found: dict[str, tuple[Tensor, Tensor | None]] = {}
         for latent in latents.values():
-            for stream, mask in zip(split(latent["samples"]), split_masks(latent)):
+            for stream, mask in zip(split(samples_of(latent, "latents")), split_masks(latent)):
                 kind = _kind(stream)
                 if kind in found:
                     raise ValueError(f"latents: there are two {kind} streams; connect one of each modality.")
-                require_finite(stream, "latents", kind)
+                require_latent(stream, "latents", kind)
                 found[kind] = stream, mask
         if len({len(stream) for stream, _ in found.values()}) > 1:
             sizes = ", ".join(f"{kind} {len(stream)}" for kind, (stream, _) in found.items())
@@ -90,7 +90,7 @@ class CoDiSplitLatent(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, samples) -> io.NodeOutput:
-        streams, masks = split(samples["samples"]), split_masks(samples)
+        streams, masks = split(samples_of(samples)), split_masks(samples)
         names = names_of([stream.shape for stream in streams], codi_config(model), "samples")
         found = {name: with_masks(samples, [z], [mask]) for name, z, mask in zip(names, streams, masks)}
         return io.NodeOutput(*(found.get(name) or _absent(name, names) for name in STREAMS))
@@ -126,7 +126,7 @@ class CoDiHoldStreams(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, samples, **held: bool) -> io.NodeOutput:
-        streams = split(samples["samples"])
+        streams = split(samples_of(samples))
         names = names_of([stream.shape for stream in streams], codi_config(model), "samples")
         for name in STREAMS:
             if held[name] and name not in names:
@@ -138,7 +138,7 @@ class CoDiHoldStreams(io.ComfyNode):
             raise ValueError(f"{', '.join(names)}: every stream is held; leave one to generate.")
         for name, stream in zip(names, streams):
             if held[name]:
-                require_finite(stream, "samples", name)
+                require_latent(stream, "samples", name)
         masks = [
             whole_mask(stream, 0.0) if held[name] else mask
             for name, stream, mask in zip(names, streams, split_masks(samples))

@@ -6,6 +6,7 @@ import comfy.model_management
 import torch
 from comfy_api.latest import io
 
+from ..codi_backend.checks import require_number, require_whole
 from ..codi_backend.config import CoDiConfig
 from ..codi_backend.diffusion import mean_latent
 from ..codi_backend.latent_shapes import MAX_FRAMES, MAX_SECONDS, MAX_SIDE, latent_shape
@@ -47,6 +48,7 @@ def empty_latent(config: CoDiConfig, shapes: list[tuple[int, ...]], batch_size: 
 
     Samplers add noise to it, and so begin where `codi generate` does: see `mean_latent`.
     """
+    batch_size = require_whole(batch_size, "batch_size", 1, MAX_BATCH)
     return {"samples": join([_mean_stream(config, (batch_size, *shape)) for shape in shapes])}
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ..codi_backend.checks import MAX_SCALE, require_number
 from ..codi_backend.config import CoDiConfig
 from ..codi_backend.diffusion import STEPS
 from ..codi_backend.sampling import scale_at
@@ -21,7 +22,16 @@ def with_settings(model, **settings):
     Settings are `alignment`, `strength` and `alignment_scale` as `sample` takes them (a scale of 0 is the model's own),
     `pairs`, a dict of (listener, speaker) to strength, which goes before `strength`, and `curve`, a factor of all
     strengths as a function of the progress.
+
+    `ValueError` that begins with the input's name for a number out of range.
     """
+    for name, low in (("strength", 0.0), ("alignment_scale", -MAX_SCALE)):
+        if name in settings:
+            settings[name] = require_number(settings[name], name, low, MAX_SCALE)
+    if "pairs" in settings:
+        settings["pairs"] = {
+            pair: require_number(value, "strength", 0, MAX_SCALE) for pair, value in settings["pairs"].items()
+        }
     patched = model.clone()
     options = patched.model_options["transformer_options"]
     options[KEY] = options.get(KEY, {}) | settings

@@ -6,6 +6,8 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from ..codi_backend.checks import require_shares
+
 
 def numbered(name: str, most: int) -> list[str]:
     """Names of the inputs of an Autogrow, which count from one."""
@@ -30,12 +32,7 @@ def partners(owners: list[str], kind: str, given: dict[str, Any] | None) -> list
 
 def weights_of(owners: list[str], given: dict[str, float | None] | None) -> list[float]:
     """The weight of each of `owners`, 1 where none is connected."""
-    weights = [1.0 if weight is None else float(weight) for weight in partners(owners, "weight", given)]
-    if not all(0 <= weight < float("inf") for weight in weights):
-        raise ValueError(f"weights: {', '.join(f'{w:g}' for w in weights)} cannot be used; a weight is 0 or more.")
-    if sum(weights) == 0:
-        raise ValueError("weights: all are 0, so that nothing is left; give at least one a greater value.")
-    return weights
+    return require_shares([1.0 if one is None else one for one in partners(owners, "weight", given)], "weights")
 
 
 def _number(name: str) -> int:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from comfy_api.latest import io
-from torch import Tensor
 
+from .media_inputs import audio_samples, image_pixels, video_pixels
 from .types import CATEGORY, PromptEncodersType
-
-MIN_SECONDS = 0.01
 
 
 def _schema(kind: str, description: str, aliases: list[str], content: io.Input, nothing: str) -> io.Schema:
@@ -37,53 +34,6 @@ def _conditionings(prompt_encoders, kind: str, *content) -> io.NodeOutput:
         raise ValueError("prompt_encoders: nothing is connected; connect the prompt encoders of CoDi Load Model.")
     embedding, unconditional = prompt_encoders.prompt(kind, *content)
     return io.NodeOutput([[embedding, {}]], [[unconditional, {}]])
-
-
-def _check_finite(values: Tensor, name: str) -> None:
-    if not values.isfinite().all():
-        raise ValueError(
-            f"{name}: this holds values that are not finite (NaN or infinity); look at the node that it comes from."
-        )
-
-
-def prompt_pixels(images: Tensor, name: str) -> Tensor:
-    """An IMAGE as ``[B, 3, H, W]``, checked. `ValueError` begins with the input's `name`."""
-    if images.ndim != 4 or images.shape[-1] < 3:
-        raise ValueError(f"{name}: this is of shape {list(images.shape)}; connect pictures in colour, [B, H, W, 3].")
-    if images.numel() == 0:
-        raise ValueError(f"{name}: there is no picture in this; connect at least one.")
-    _check_finite(images, name)
-    return images[..., :3].movedim(-1, 1)
-
-
-def prompt_mask(mask: Tensor, name: str) -> Tensor:
-    """A MASK as ``[B, H, W]``, checked. `ValueError` begins with the input's `name`."""
-    mask = mask[None] if mask.ndim == 2 else mask
-    if mask.ndim != 3 or mask.numel() == 0:
-        raise ValueError(f"{name}: this is of shape {list(mask.shape)}; connect a mask, [B, H, W].")
-    _check_finite(mask, name)
-    return mask
-
-
-def prompt_clip(video) -> Tensor:
-    """A VIDEO, or an IMAGE batch that is its frames, as ``[1, 3, T, H, W]``, checked."""
-    frames = video if torch.is_tensor(video) else video.get_components().images
-    return prompt_pixels(frames, "video").movedim(0, 1)[None]
-
-
-def prompt_sound(audio: dict | None) -> tuple[Tensor, int]:
-    """An AUDIO as waveform ``[B, C, N]`` and sample rate, checked."""
-    if audio is None:
-        raise ValueError("audio: there is no sound in this, as in a video without a sound track; connect one that has.")
-    waveform, sample_rate = audio["waveform"], int(audio["sample_rate"])
-    if sample_rate <= 0:
-        raise ValueError(
-            f"audio: a sample rate of {sample_rate} Hz is impossible; look at the node that it comes from."
-        )
-    if waveform.ndim != 3 or waveform.numel() < MIN_SECONDS * sample_rate:
-        raise ValueError("audio: this sound is empty; connect one that lasts at least a hundredth of a second.")
-    _check_finite(waveform, "audio")
-    return waveform, sample_rate
 
 
 class CoDiPromptText(io.ComfyNode):
@@ -117,14 +67,15 @@ class CoDiPromptImage(io.ComfyNode):
             ["image to image", "image variation", "clip vision encode", "unclip", "ip adapter"],
             io.Image.Input(
                 "image",
-                tooltip="Of any size; the centre square is looked at. A batch gives one prompt for each image.",
+                tooltip="Of any size; the centre square is looked at, what is transparent is white. A batch gives one "
+                "prompt for each image.",
             ),
             "mid-grey",
         )
 
     @classmethod
     def execute(cls, prompt_encoders, image) -> io.NodeOutput:
-        return _conditionings(prompt_encoders, "image", prompt_pixels(image, "image"))
+        return _conditionings(prompt_encoders, "image", image_pixels(image, "image"))
 
 
 class CoDiPromptVideo(io.ComfyNode):
@@ -145,7 +96,7 @@ class CoDiPromptVideo(io.ComfyNode):
 
     @classmethod
     def execute(cls, prompt_encoders, video) -> io.NodeOutput:
-        return _conditionings(prompt_encoders, "video", prompt_clip(video))
+        return _conditionings(prompt_encoders, "video", video_pixels(video))
 
 
 class CoDiPromptAudio(io.ComfyNode):
@@ -165,4 +116,4 @@ class CoDiPromptAudio(io.ComfyNode):
 
     @classmethod
     def execute(cls, prompt_encoders, audio) -> io.NodeOutput:
-        return _conditionings(prompt_encoders, "audio", *prompt_sound(audio))
+        return _conditionings(prompt_encoders, "audio", *audio_samples(audio))

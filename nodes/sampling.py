@@ -7,9 +7,11 @@ from comfy_api.latest import io
 
 import nodes as stock
 
+from ..codi_backend.checks import require_number, require_whole
+from ..codi_backend.diffusion import STEPS
 from ..codi_backend.modality import modality
 from .alignment import mode_input, strength_input
-from .guider import cfg_input
+from .guider import MAX_CFG, cfg_input
 from .latents import (
     batch_input,
     codi_config,
@@ -21,7 +23,7 @@ from .latents import (
 )
 from .listening import KEY, with_settings
 from .sampling_run import check_latent
-from .streams import STREAMS, split
+from .streams import STREAMS, samples_of, split
 from .types import CATEGORY
 
 # What `codi generate` does outside ComfyUI with the built-in model.
@@ -46,7 +48,7 @@ def _sampler_inputs() -> list[io.Input]:
             control_after_generate=True,
             tooltip="Where the noise comes from; the same seed gives the same result.",
         ),
-        io.Int.Input("steps", default=DEFAULT_STEPS, min=1, max=1000, tooltip="How many denoising steps to take."),
+        io.Int.Input("steps", default=DEFAULT_STEPS, min=1, max=STEPS, tooltip="How many denoising steps to take."),
         cfg_input(),
         io.Combo.Input(
             "sampler_name",
@@ -64,7 +66,10 @@ def _sampler_inputs() -> list[io.Input]:
 
 
 def sample(model, positive, negative, latent, seed, steps, cfg, sampler_name, scheduler, denoise=1.0) -> dict:
-    """The denoised LATENT."""
+    """The denoised LATENT. `ValueError` that begins with the input's name for a number out of range."""
+    steps = require_whole(steps, "steps", 1, STEPS)
+    cfg = require_number(cfg, "cfg", -MAX_CFG, MAX_CFG)
+    denoise = require_number(denoise, "denoise", 0, 1)
     return stock.common_ksampler(
         model, seed, steps, cfg, sampler_name, scheduler, positive, negative, latent, denoise=denoise
     )[0]
@@ -101,7 +106,8 @@ class CoDiSampler(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, latent_image, mode, strength, **settings) -> io.NodeOutput:
-        check_latent([stream.shape for stream in split(latent_image["samples"])], codi_config(model))
+        streams = split(samples_of(latent_image, "latent_image"))
+        check_latent([stream.shape for stream in streams], codi_config(model))
         aligned = with_settings(model, alignment=mode, strength=strength)
         return io.NodeOutput(sample(aligned, latent=latent_image, **settings))
 

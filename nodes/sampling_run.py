@@ -8,13 +8,15 @@ import comfy.utils
 import torch
 from torch import Tensor
 
+from ..codi_backend.checks import MAX_SCALE, require_finite, require_number
 from ..codi_backend.config import CoDiConfig, ImageAutoencoderConfig, UNetConfig
+from ..codi_backend.inputs import MAX_EMBEDDING, MAX_LATENT, require_unit_range
 from ..codi_backend.latent_shapes import MAX_FRAMES, downscale, multiple_of, step_samples
 from ..codi_backend.modality import modality
 from .context_tokens import FOR_TEXT, Shares
 from .context_tokens import KEY as CONTEXTS
 from .listening import KEY
-from .streams import names_of, require_content, require_finite
+from .streams import names_of, require_content, require_latent
 
 # What conditioning may carry that other diffusion models use, and what a user calls it.
 FOREIGN = {"control": "a ControlNet", "gligen": "GLIGEN"}
@@ -32,10 +34,10 @@ def around_sampling(
     model = guider.model_patcher.model
     shapes = latent_shapes or [latent_image.shape]
     names = check_latent(shapes, model.codi_config)
+    _check_numbers(guider, noise, sigmas, denoise_mask)
+    _check_windows(guider.model_options, names)
     for name, stream in zip(names, comfy.utils.unpack_latents(latent_image, shapes)):
-        require_finite(stream, "latent_image", name)
-    if denoise_mask is not None and not denoise_mask.isfinite().all():
-        raise ValueError("latent_image: the noise mask has values that are not finite; connect another mask.")
+        require_latent(stream, "latent_image", name)
     for prompt_type, conds in guider.conds.items():
         check_prompts(prompt_type, conds, names, shapes[0][0], model.codi_config)
     model.latent_shapes = shapes  # for the estimate of memory, which comes before ComfyUI sets them
@@ -55,6 +57,33 @@ def around_sampling(
         pairs = zip(names, *(comfy.utils.unpack_latents(packed, shapes) for packed in (latent_image, output)))
         output, _ = comfy.utils.pack_latents([kept.to(new) if name in held else new for name, kept, new in pairs])
     return output
+
+
+def _check_numbers(guider, noise: Tensor, sigmas: Tensor, denoise_mask: Tensor | None) -> None:
+    """`ValueError` about the sampler node's input that holds a number that cannot be right."""
+    if (cfg := getattr(guider, "cfg", None)) is not None:
+        require_number(cfg, "cfg", -MAX_SCALE, MAX_SCALE)
+    require_finite(noise, "noise: this", "connect RandomNoise", MAX_LATENT)
+    require_finite(sigmas, "sigmas: this", "connect BasicScheduler")
+    if denoise_mask is not None:
+        require_unit_range(denoise_mask, "latent_image: its noise mask")
+
+
+def _check_windows(model_options: dict, names: list[str]) -> None:
+    """`ValueError` where ComfyUI's context windows would take streams apart that belong together."""
+    if (handler := model_options.get("context_handler")) is None:
+        return
+    if len(names) > 1:
+        raise ValueError(
+            f"model: context windows do not work with the joint streams {', '.join(names)}; remove the Context Windows "
+            "node, or sample one stream alone."
+        )
+    # The other axes are channels, places and, of audio, time in steps that the network halves.
+    if handler.dim not in ((0, 2) if names == ["video"] else (0,)):
+        raise ValueError(
+            f"model: context windows over dim {handler.dim} do not work with the {names[0]} stream; set dim to 2 for "
+            "the frames of a video, or to 0 for a batch."
+        )
 
 
 def check_latent(shapes: Sequence[Sequence[int]], config: CoDiConfig) -> list[str]:
@@ -116,10 +145,9 @@ def check_prompts(prompt_type: str, conds: list[dict], names: list[str], batch: 
                 f"{prompt_type}: {len(embedding)} prompts do not go with {batch} results; give one prompt, "
                 f"or set batch_size to {len(embedding)} in CoDi Empty Latent."
             )
-        if not embedding.isfinite().all():
-            raise ValueError(
-                f"{prompt_type}: this prompt has values that are not finite (NaN or infinity); connect another."
-            )
+        for tokens in (embedding, cond.get(FOR_TEXT)):
+            if tokens is not None:
+                require_finite(tokens, f"{prompt_type}: this prompt", "connect another", MAX_EMBEDDING)
         for key, kind in FOREIGN.items():
             if cond.get(key) is not None:
                 raise ValueError(f"{prompt_type}: {kind} does not work with CoDi; connect the prompt without it.")

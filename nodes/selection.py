@@ -9,7 +9,7 @@ from torch import Tensor
 from ..codi_backend.selection import best_result
 from .latents import codi_config
 from .model import Model
-from .streams import names_of, require_content, require_finite, split, split_masks, to_backend, with_masks
+from .streams import names_of, require_content, require_latent, samples_of, split, split_masks, to_backend, with_masks
 from .types import CATEGORY
 
 
@@ -32,7 +32,7 @@ class CoDiPickBest(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, samples) -> io.NodeOutput:
-        config, streams = codi_config(model), split(samples["samples"])
+        config, streams = codi_config(model), split(samples_of(samples))
         names = names_of([stream.shape for stream in streams], config, "samples")
         if len(names) < 2:
             raise ValueError(
@@ -48,7 +48,7 @@ class CoDiPickBest(io.ComfyNode):
             raise ValueError("samples: the streams differ in their number of results; make the batch sizes equal.")
         for name, stream in zip(names, streams):
             require_content(stream.shape, "samples")
-            require_finite(stream, "samples", name)
+            require_latent(stream, "samples", name)
         best = _best(model, samples["samples"], names)
 
         def row(tensor: Tensor | None) -> Tensor | None:

@@ -7,8 +7,9 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
+from .conditioning_inputs import one_prompt
+from .media_inputs import audio_samples, image_pixels, video_pixels
 from .numbered import growing
-from .prompts import prompt_clip, prompt_pixels, prompt_sound
 from .types import CATEGORY, PromptEncodersType
 
 MAX_PROMPTS = 10
@@ -71,13 +72,13 @@ class CoDiSimilarity(io.ComfyNode):
         # Lists and batches are the same here: each is one after another.
         if image:
             encoder = encoders.need("image")
-            embeddings["image"] = torch.cat([encoder.encode(prompt_pixels(one, "image")) for one in image])
+            embeddings["image"] = torch.cat([encoder.encode(image_pixels(one, "image")) for one in image])
         if video:
             encoder = encoders.need("image")
-            embeddings["video"] = torch.cat([encoder.encode_video(prompt_clip(one)) for one in video])
+            embeddings["video"] = torch.cat([encoder.encode_video(video_pixels(one)) for one in video])
         if audio:
             encoder = encoders.need("audio")
-            embeddings["audio"] = torch.cat([encoder.encode(*prompt_sound(one)) for one in audio])
+            embeddings["audio"] = torch.cat([encoder.encode(*audio_samples(one)) for one in audio])
         if text:
             embeddings["text"] = encoders.need("text").encode(text)
         _check_comparable(embeddings)
@@ -88,12 +89,8 @@ class CoDiSimilarity(io.ComfyNode):
 
 def _embedding(conditioning) -> Tensor:
     """The embedding ``[B, 1, D]`` of a CONDITIONING."""
-    if len(conditioning) != 1:
-        raise ValueError(
-            f"prompts: this conditioning combines {len(conditioning)} prompts; connect them one by one instead."
-        )
-    embedding = conditioning[0][0]
-    if embedding.ndim != 3 or embedding.shape[1] != 1:
+    embedding, _ = one_prompt(conditioning, "prompts", "connect them one by one instead")
+    if embedding.shape[1] != 1:
         raise ValueError(
             f"prompts: this conditioning of shape {list(embedding.shape)} is not one of CoDi's; "
             "connect one from the nodes CoDi Prompt or CoDi Interpolate Prompts."

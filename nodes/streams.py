@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from comfy.nested_tensor import NestedTensor
 from torch import Tensor
 
+from ..codi_backend.checks import require_finite
 from ..codi_backend.config import CoDiConfig
+from ..codi_backend.inputs import MAX_LATENT
 from ..codi_backend.modality import MODALITIES, Modality
 
 # In the order that they have in a joint latent: ComfyUI draws noise for one after the other.
@@ -17,9 +20,17 @@ STREAMS = ("image", "video", "audio", "text")
 TEXT_RANK = 4
 
 
+def samples_of(latent: Any, name: str = "samples") -> Tensor | NestedTensor:
+    """What a LATENT holds. `ValueError` about the node's input `name` if it holds nothing that can be a stream."""
+    samples = latent.get("samples") if isinstance(latent, Mapping) else None
+    if samples is None or not all(torch.is_tensor(stream) and stream.ndim for stream in split(samples)):
+        raise ValueError(f"{name}: there is no latent in this; connect CoDi Empty Latent or a node that encodes.")
+    return samples
+
+
 def split(samples: Tensor | NestedTensor) -> list[Tensor]:
     """The streams of a LATENT's samples."""
-    return list(samples.unbind()) if samples.is_nested else [samples]
+    return list(samples.unbind()) if getattr(samples, "is_nested", False) else [samples]
 
 
 def join(streams: list[Tensor]) -> Tensor | NestedTensor:
@@ -112,19 +123,20 @@ def require_content(shape: Sequence[int], name: str) -> None:
         )
 
 
-def require_finite(stream: Tensor, name: str, kind: str) -> None:
-    """`ValueError` about the node's input `name` if a stream holds NaN or infinity."""
-    if not torch.isfinite(stream).all():
+def require_latent(stream: Tensor, name: str, kind: str) -> None:
+    """`ValueError` about the node's input `name` if a stream holds numbers that a latent cannot."""
+    if not stream.is_floating_point():
         raise ValueError(
-            f"{name}: the {kind} latent has values that are not finite; "
-            "lower cfg, or start ComfyUI with --fp32-unet if the model ran in half precision."
+            f"{name}: the {kind} latent is of type {str(stream.dtype).removeprefix('torch.')}; connect one of floats."
         )
+    remedy = "lower cfg, or start ComfyUI with --fp32-unet if the model ran in half precision"
+    require_finite(stream, f"{name}: the {kind} latent", remedy, MAX_LATENT)
 
 
 def find(samples: Tensor | NestedTensor, name: str, channels: int) -> Tensor:
-    """The stream of a modality out of a node's `samples` input, checked for NaN.
+    """The stream of a modality out of a node's `samples` input, checked.
 
-    `ValueError` when it is not there or not finite.
+    `ValueError` when it is not there or holds numbers that a latent cannot.
     """
     found = [stream for stream in split(samples) if is_modality(stream.shape, MODALITIES[name], channels)]
     if not found:
@@ -134,5 +146,5 @@ def find(samples: Tensor | NestedTensor, name: str, channels: int) -> Tensor:
             f"switch {name} on in CoDi Empty Latent, and use the decoder of the same checkpoint."
         )
     require_content(found[0].shape, "samples")
-    require_finite(found[0], "samples", name)
+    require_latent(found[0], "samples", name)
     return found[0]

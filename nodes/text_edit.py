@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..codi_backend.versatile.editing import edit_text_latent
-from .streams import find, from_backend, split, split_masks, to_backend, with_masks
+from .streams import find, from_backend, samples_of, split, split_masks, to_backend, with_masks
 from .types import CATEGORY, TextVaeType
 
 
@@ -37,7 +37,7 @@ class CoDiEditTextLatent(io.ComfyNode):
     def execute(cls, samples, text_vae, negative, positive) -> io.NodeOutput:
         if text_vae is None:
             raise ValueError("text_vae: the loaded checkpoint has no text autoencoder; load one that has.")
-        latent = find(samples["samples"], "text", text_vae.config.latent_dim)
+        latent = find(samples_of(samples), "text", text_vae.config.latent_dim)
         texts = [to_backend(text_vae.encode([text]), "text") if text.strip() else None for text in (negative, positive)]
         edited = from_backend(edit_text_latent(to_backend(latent, "text"), *texts), "text")
         streams = [edited if stream is latent else stream for stream in split(samples["samples"])]

@@ -8,8 +8,8 @@ from comfy_api.latest import io
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
+from .media_inputs import mask_values
 from .numbered import growing, numbered, partners, weights_of
-from .prompts import prompt_mask
 from .types import CATEGORY
 from .vision_outputs import Layout, layout, token_fields
 
@@ -118,7 +118,7 @@ def _on_grid(mask: Tensor | None, grid: Layout, name: str) -> Tensor:
     """How much of each local token's place a mask keeps: ``[B, rows, columns]``."""
     if mask is None:
         return torch.ones(1, grid.rows, grid.columns)
-    return adaptive_avg_pool2d(prompt_mask(mask, name).float().clamp(0, 1), (grid.rows, grid.columns))
+    return adaptive_avg_pool2d(mask_values(mask, name).clamp(0, 1), (grid.rows, grid.columns))
 
 
 def _per_token(share: Tensor, tokens: Tensor) -> Tensor:

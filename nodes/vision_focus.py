@@ -6,6 +6,7 @@ import copy
 
 from comfy_api.latest import io
 
+from ..codi_backend.checks import require_number
 from ..codi_backend.versatile.focus import focus_local
 from .types import CATEGORY
 from .vision_outputs import layout, token_fields
@@ -47,6 +48,7 @@ class CoDiFocus(io.ComfyNode):
     def execute(cls, clip_vision_output, focus) -> io.NodeOutput:
         name = "clip_vision_output"
         fields = token_fields(clip_vision_output, name)
+        focus = require_number(focus, "focus", 0, 1)
         if focus == 0.5:
             return io.NodeOutput(clip_vision_output)
         local = layout(clip_vision_output, fields, name).local

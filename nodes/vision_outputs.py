@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from ..codi_backend.checks import require_finite
+from ..codi_backend.inputs import MAX_EMBEDDING
+
 # SigLIP's image_embeds have one vector for each token, all others' one for the image.
 FIELDS = ("last_hidden_state", "penultimate_hidden_states", "all_hidden_states", "mm_projected", "image_embeds")
 
@@ -37,10 +40,7 @@ def token_fields(output, name: str) -> dict[str, Tensor]:
     if not fields.keys() & {"last_hidden_state", "penultimate_hidden_states"}:
         raise ValueError(f"{name}: there are no tokens in this; connect the output of CLIP Vision Encode.")
     for field, tokens in fields.items():
-        if not tokens.isfinite().all():
-            raise ValueError(
-                f"{name}: its {field} have values that are not finite (NaN or infinity); encode the image again."
-            )
+        require_finite(tokens, f"{name}: its {field}", "encode the image again", MAX_EMBEDDING)
     return fields
 
 

@@ -42,8 +42,8 @@ def test_three_prompts_and_a_batch_of_one(method):
     ("prompts", "method", "message"),
     [
         ([], "linear", "no prompts"),
-        ([(prompt(0), 0.0)], "linear", "not all be zero"),
-        ([(prompt(0), -1.0), (prompt(1), 2.0)], "linear", "negative"),
+        ([(prompt(0), 0.0)], "linear", "weights: all are 0"),
+        ([(prompt(0), -1.0), (prompt(1), 2.0)], "linear", "weights: -1 is out of range"),
         ([(prompt(0), float("nan"))], "linear", "weights"),
         ([(prompt(0), 1.0), (prompt(1, batch=3), 1.0)], "linear", "batch sizes"),
         ([(prompt(0), 1.0)], "cubic", "no interpolation"),

@@ -277,10 +277,10 @@ def test_something_must_be_generated(run):
     ("changes", "message"),
     [
         ({"sampler": "heun"}, "no sampler 'heun'; choose from dpmpp_2m, dpmpp_2m_sde, ddim, euler, ddim_released"),
-        ({"steps": 0}, "0 steps are not possible: choose 1 to 1000"),
-        ({"steps": 1001}, "1001 steps are not possible"),
+        ({"steps": 0}, "steps: 0 is out of range; choose a whole number from 1 to 1000"),
+        ({"steps": 1001}, "steps: 1001 is out of range"),
         ({"alignment": "loud"}, "no alignment 'loud'; choose from"),
-        ({"strength": -1.0}, "strength must be 0 or more"),
+        ({"strength": -1.0}, "strength: .* is out of range; choose a number from 0 to 100"),
     ],
 )
 def test_bad_arguments(run, changes, message):

@@ -187,7 +187,7 @@ def test_they_need_company(run, changes, message):
 
 @pytest.mark.parametrize("number", [-1, 0, 17])
 def test_how_many(codi, number):
-    with pytest.raises(ValueError, match=f"{number} candidates are not possible: choose 1 to 16"):
+    with pytest.raises(ValueError, match=f"candidates: {number} is out of range; choose a whole number from 1 to 16"):
         codi.generate(codi.prompt("text", "stars"), ["image", "audio"], candidates=number)
 
 

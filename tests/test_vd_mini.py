@@ -114,9 +114,9 @@ def test_focus(codi, heart, generate):
         (["--model", "vd-mini", "--fidelity", "0.5"], "There is no picture to keep anything of: give one by --image"),
         (
             ["--model", "vd-mini", "--text", "a", "--fidelity", "2", "--image", "HEART"],
-            "A fidelity of 2.0 is not possible",
+            "fidelity: 2 is out of range",
         ),
-        (["--model", "vd-mini", "--image", "HEART", "--focus", "2"], "A focus of 2.0 is not possible"),
+        (["--model", "vd-mini", "--image", "HEART", "--focus", "2"], "focus: 2 is out of range"),
         (["--text", "a", "--focus", "0", "--outputs", "image"], "prompts have no focus: leave --focus out"),
     ],
 )

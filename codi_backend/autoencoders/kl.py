@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..config import AudioAutoencoderConfig, ImageAutoencoderConfig
+from ..inputs import as_rate
 from ..latent_shapes import audio_steps, downscale, step_samples
 from .audio_dsp import resample
 from .mel import LogMel
@@ -125,9 +126,10 @@ class AudioAutoencoder(nn.Module):
             raise ValueError(
                 f"A mono sound [B, 1, N] is needed, not {list(waveform.shape)}: average its channels first."
             )
-        if waveform.shape[-1] == 0:
+        if waveform.numel() == 0:
             raise ValueError("The sound is empty: it has no samples.")
-        waveform = resample(waveform, sample_rate or self.config.mel.sample_rate, self.config.mel.sample_rate)
+        own = self.config.mel.sample_rate
+        waveform = resample(waveform, own if sample_rate is None else as_rate(sample_rate), own)
         if self.config.released_processing:
             waveform = waveform - waveform.mean(-1, keepdim=True)
             waveform = 0.5 * waveform / (waveform.abs().amax(-1, keepdim=True) + 1e-8)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..checks import MAX_SEED, require_whole
 from ..config import TextAutoencoderConfig
 from .optimus_networks import BertEncoder, Gpt2Decoder
 from .text_cleanup import drop_repeats
@@ -131,8 +132,8 @@ class TextAutoencoder(nn.Module):
         size, positions = self.config.latent_dim, self.config.decoder.positions
         if latents.ndim != 2 or latents.shape[1] != size:
             raise ValueError(f"Text latents [B, {size}] are needed, not {list(latents.shape)}.")
-        if not 2 <= max_tokens <= positions:
-            raise ValueError(f"A text cannot have {max_tokens} tokens: choose 2 to {positions}.")
+        max_tokens = require_whole(max_tokens, "max_tokens", 2, positions)
+        seed = require_whole(seed, "seed", 0, MAX_SEED)
         end = self.config.decoder.vocab_size - 1
         texts = [[end - 1] for _ in latents]
         generators = [torch.Generator().manual_seed(seed) for _ in latents]

@@ -7,6 +7,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..checks import require_number, require_whole
+
+# Near 0, logits overflow, where `greedy` draws the likeliest token; far above 1, all tokens become equally likely.
+MIN_TEMPERATURE, MAX_TEMPERATURE = 1e-6, 1e3
+MIN_PROBABILITY = 1e-6
+MAX_TOKENS = 1_000_000  # more than any vocabulary has
+
 
 @dataclass(frozen=True)
 class TokenSampling:
@@ -30,12 +37,9 @@ class TokenSampling:
     greedy: bool = False
 
     def __post_init__(self) -> None:
-        if not 0 < self.temperature < float("inf"):
-            raise ValueError(f"The temperature {self.temperature} is out of range: choose a positive number.")
-        if self.top_k < 0:
-            raise ValueError(f"top_k {self.top_k} is out of range: choose a number of tokens, or 0 for all.")
-        if not 0 < self.top_p <= 1:
-            raise ValueError(f"top_p {self.top_p} is out of range: choose above 0, and at most 1.")
+        require_number(self.temperature, "temperature", MIN_TEMPERATURE, MAX_TEMPERATURE)
+        require_whole(self.top_k, "top_k", 0, MAX_TOKENS)
+        require_number(self.top_p, "top_p", MIN_PROBABILITY, 1)
 
     def pick(self, logits: Tensor, generator: torch.Generator) -> int:
         """Token id by float32 logits ``[V]`` on the CPU; `generator` is not used if greedy."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ..checks import MAX_SCALE, require_number, require_shares
 from ..config import DiffuserConfig
 from ..diffusion import eps_from_v
 from ..latent_shapes import MAX_FRAMES, multiple_of
@@ -149,8 +149,7 @@ class Diffuser(nn.Module):
             If an argument does not fit this model or another argument.
         """
         self._check(latents, timesteps, context)
-        if not math.isfinite(alignment_scale):
-            raise ValueError(f"alignment_scale is {alignment_scale}: give a finite number, such as 1.")
+        alignment_scale = require_number(alignment_scale, "alignment_scale", -MAX_SCALE, MAX_SCALE)
         weights = self._weights(list(latents), alignment, strength)
         lent = self._lend(context, drawn)
         emb = self._embed_time(latents, timesteps)
@@ -230,16 +229,15 @@ class Diffuser(nn.Module):
         if alignment not in ALIGNMENTS:
             raise ValueError(f"There is no alignment {alignment!r}; choose from {', '.join(ALIGNMENTS)}.")
         given = strength if isinstance(strength, Mapping) else {}
-        default = 1.0 if isinstance(strength, Mapping) else float(strength)
+        default = 1.0 if isinstance(strength, Mapping) else require_number(strength, "strength", 0, MAX_SCALE)
         if strange := sorted({name for pair in given for name in pair} - MODALITIES.keys()):
             raise ValueError(f"strength names {', '.join(strange)}; its keys are pairs of {', '.join(MODALITIES)}.")
-        if not all(w >= 0 for w in (default, *given.values())):
-            raise ValueError("strength must be 0 or more; 0 switches the connection off.")
+        given = {pair: require_number(value, "strength", 0, MAX_SCALE) for pair, value in given.items()}
         if len(streams) < 2 or self.config.deaf(streams):
             alignment = "none"
         return {
             listener: {
-                speaker: float(given.get((listener, speaker), default))
+                speaker: given.get((listener, speaker), default)
                 for speaker in streams
                 if (alignment == "paper" and speaker != listener) or (alignment == "released" and speaker == listener)
             }
@@ -286,9 +284,7 @@ class Diffuser(nn.Module):
             raise ValueError("This model has no layers for kinds of context: give prompt tokens alone.")
         if strange := [kind for kind, *_ in context if kind not in self.context_sets]:
             raise ValueError(f"This model has no layers for {strange[0]} contexts; choose from {sets}.")
-        ratios = [ratio for *_, ratio in context]
-        if not all(0 <= ratio < float("inf") for ratio in ratios) or sum(ratios) == 0:
-            raise ValueError(f"The ratios {ratios} cannot be used: they must not be negative, and not all be zero.")
+        require_shares([ratio for *_, ratio in context], "ratios")
         return {f"{kind} context (number {i})": tokens for i, (kind, tokens, _) in enumerate(context)}
 
     def _check_stream(self, name: str, x: Tensor) -> None:

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ..checks import require_whole
+from ..diffusion import MAX_CANDIDATES, MAX_RESULTS
 from ..model import CoDi
-from ..selection import check_candidates
 from . import runs as codi_runs
 from . import tables as codi_tables
 from . import versatile_runs, versatile_tables
@@ -72,9 +73,9 @@ def evaluate(
         extended.
     """
     candidates = codi.config.candidates if candidates is None else candidates
-    check_candidates(candidates)
-    if (fewest := min(samples, samples if clips is None else clips)) < 1:
-        raise ValueError(f"An evaluation of {fewest} samples measures nothing: choose 1 or more.")
+    require_whole(candidates, "candidates", 1, MAX_CANDIDATES)
+    samples = require_whole(samples, "samples", 1, MAX_RESULTS)
+    clips = clips if clips is None else require_whole(clips, "clips", 1, MAX_RESULTS)
     if codi.config.diffuser.contexts:
         every, make_tables = versatile_runs.RUNS, versatile_tables.make_tables
     else:

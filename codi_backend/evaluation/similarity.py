@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from ..checks import require_whole
 from ..conditioning import Prompt, interpolate
 from ..contents import read_prompt
+from ..diffusion import MAX_RESULTS
 from ..model import CoDi
 from .prompts import prompt_modalities
 
@@ -93,8 +95,7 @@ def compare_alignments(
     ValueError
         For what `similarity` or `CoDi.generate` refuses.
     """
-    if count < 1:
-        raise ValueError(f"{count} results cannot be compared: choose 1 or more.")
+    count = require_whole(count, "count", 1, MAX_RESULTS)
     mixed = interpolate([(_prompt(codi, name, content), weight) for name, content, weight in prompts])
     mixed = Prompt(mixed.embedding.expand(count, -1, -1), mixed.unconditional.expand(count, -1, -1))
     given = {f"prompt {i} ({name})": (name, content) for i, (name, content, _) in enumerate(prompts, start=1)}

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..checks import AUDIO_LIMIT, require_finite
+from ..checks import require_finite
+from ..inputs import MAX_SAMPLE
 from .container import audio_stream, beginning, declared_end, frames_from, opened
 from .files import LONGEST, UnreadableFile, too_long
 
@@ -67,7 +68,7 @@ def read_audio(
     if seconds is None and length > most:
         raise too_long(path)
     samples = torch.from_numpy(np.concatenate(timeline.pieces)[: min(length, most)])[None]
-    require_finite(samples, str(path), "make the audio again", AUDIO_LIMIT)
+    require_finite(samples, str(path), "make the audio again", MAX_SAMPLE)
     return samples, rate
 
 

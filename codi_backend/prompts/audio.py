@@ -12,6 +12,7 @@ from ..autoencoders.audio_dsp import mel_filter_bank, resample
 from ..config import ClapConfig, MelConfig
 from ..diffuser.factory import Factory
 from ..diffuser.temporal import RawParameter
+from ..inputs import as_rate, as_samples
 
 
 class CutPrompt(UserWarning):
@@ -65,15 +66,16 @@ class AudioEncoder(nn.Module):
         Raises
         ------
         ValueError
-            For another shape, an empty sound, samples that are not finite, or an impossible rate.
+            For another shape, an empty sound, samples that cannot be right, or an impossible rate.
         """
         return self.embed(log_mel(self.heard(waveform, sample_rate), self.config.mel))
 
     def heard(self, waveform: Tensor, sample_rate: int) -> Tensor:
         """What the encoder hears of ``[B, 1, N]``: single-precision ``[B, 1, samples]`` at `config.mel.sample_rate`."""
-        _check(waveform, sample_rate)
+        waveform, sample_rate = as_samples(waveform, "The audio of a prompt"), as_rate(sample_rate)
+        _check(waveform)
         config = self.config
-        waveform = resample(waveform.float(), sample_rate, config.input_rate)
+        waveform = resample(waveform, sample_rate, config.input_rate)
         return fit(resample(waveform, config.input_rate, config.mel.sample_rate), config.samples)
 
     def embed(self, mel: Tensor) -> Tensor:
@@ -84,7 +86,7 @@ class AudioEncoder(nn.Module):
         return F.normalize(self.audio_projection(self.norm(h).mean((1, 2))), dim=-1)[:, None]
 
 
-def _check(waveform: Tensor, sample_rate: int) -> None:
+def _check(waveform: Tensor) -> None:
     shape = list(waveform.shape)
     if waveform.ndim != 3 or shape[1] != 1:
         raise ValueError(
@@ -92,10 +94,6 @@ def _check(waveform: Tensor, sample_rate: int) -> None:
         )
     if waveform.numel() == 0:
         raise ValueError(f"There is nothing to encode in {shape}: give at least one sound of at least one sample.")
-    if sample_rate <= 0:
-        raise ValueError(f"A sample rate of {sample_rate} Hz is impossible.")
-    if not waveform.isfinite().all():
-        raise ValueError("The samples of an audio prompt hold values that are not finite (NaN or infinity).")
 
 
 def fit(waveform: Tensor, samples: int) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..config import VisionEncoderConfig
+from ..inputs import as_pixels
 
 _MEAN = (0.48145466, 0.4578275, 0.40821073)
 _STD = (0.26862954, 0.26130258, 0.27577711)
@@ -43,7 +44,7 @@ def square_image(pixels: Tensor, size: int = 512, generator: torch.Generator | N
     ValueError
         For another shape, no pixels, or values that are not finite.
     """
-    _check(pixels, "[B, 3, H, W]", 4)
+    pixels = _checked(pixels, "[B, 3, H, W]", 4)
 
     def square(picture: Image.Image) -> Image.Image:
         side = min(picture.size)
@@ -79,7 +80,7 @@ def square_video(pixels: Tensor, size: int = 256) -> Tensor:
     ValueError
         For another shape, no frames, or values that are not finite.
     """
-    _check(pixels, "[B, 3, T, H, W]", 5)
+    pixels = _checked(pixels, "[B, 3, T, H, W]", 5)
     height, width = pixels.shape[-2:]
     side = min(height, width)
     top, left = ((length - side + 1) // 2 for length in (height, width))  # rounded up, as in the original
@@ -112,7 +113,7 @@ def clip_pixels(pixels: Tensor, size: int = 224, by_way_of_signed: bool = True) 
     ValueError
         For another shape, no pixels, or values that are not finite.
     """
-    _check(pixels, "[B, 3, H, W] or [B, 3, T, H, W]", 4, 5)
+    pixels = _checked(pixels, "[B, 3, H, W] or [B, 3, T, H, W]", 4, 5)
     video = pixels.ndim == 5
     frames = pixels.transpose(1, 2).flatten(0, 1) if video else pixels
     if by_way_of_signed:
@@ -189,11 +190,11 @@ def _each(change: Callable[[Image.Image], Image.Image], images: Tensor) -> Tenso
     return torch.from_numpy(np.stack([np.asarray(picture) for picture in pictures])).permute(0, 3, 1, 2)
 
 
-def _check(pixels: Tensor, expected: str, *ranks: int) -> None:
+def _checked(pixels: Tensor, expected: str, *ranks: int) -> Tensor:
+    pixels = as_pixels(pixels, "The image or video of a prompt")
     shape = list(pixels.shape)
     if pixels.ndim not in ranks or shape[1] != 3:
         raise ValueError(f"The pixels of a prompt are {expected}, not {shape}.")
     if pixels.numel() == 0:
         raise ValueError(f"There is nothing to encode in {shape}: give at least one image or frame.")
-    if not pixels.isfinite().all():
-        raise ValueError("The pixels of a prompt hold values that are not finite (NaN or infinity).")
+    return pixels

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..checks import require_finite
 from ..config import VisionEncoderConfig
 from ..diffuser.factory import Factory
 from ..diffuser.temporal import ClampedNorm, PositionTable, RawParameter
@@ -120,8 +121,7 @@ class ImageEncoder(nn.Module):
             raise ValueError(f"There is nothing to encode in {shape}: give at least one image or frame.")
         if pixels.ndim == 5 and shape[2] > 1 and not self.config.temporal:
             raise ValueError(f"This image encoder has no temporal layers for a video of {shape[2]} frames.")
-        if not pixels.isfinite().all():
-            raise ValueError("The pixels of a prompt hold values that are not finite (NaN or infinity).")
+        require_finite(pixels, "The image or video of a prompt", "give other pixels")
 
 
 class _Layer(nn.Module):

@@ -6,6 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..checks import require_number
+from ..inputs import as_pixels
+
 METHODS = ("mean_std", "histogram")
 
 BINS = 600
@@ -30,7 +33,7 @@ def match_colour(images: Tensor, reference: Tensor, method: str = "mean_std", st
     Returns
     -------
     Tensor
-        ``[B, 3, H, W]`` in 0..1, in the dtype of `images`.
+        ``[B, 3, H, W]`` in 0..1, in the dtype of `images`, or in single precision where these are integers.
 
     Raises
     ------
@@ -38,28 +41,27 @@ def match_colour(images: Tensor, reference: Tensor, method: str = "mean_std", st
         For another shape, batch sizes that do not go together, values that are not finite, or an unknown method or
         strength.
     """
-    _check(images, reference, method, strength)
+    kind = images.dtype if torch.is_tensor(images) and images.is_floating_point() else torch.float32
+    images, reference = as_pixels(images, "The image"), as_pixels(reference, "The reference")
+    strength = require_number(strength, "strength", 0, 1)
+    _check(images, reference, method)
     y, x = images.double(), reference.to(images.device).double()
     matched = _match_mean_std(y, x)
     if method == "histogram":
         matched = _match_histogram(matched, x.expand(len(y), -1, -1, -1))
-    return torch.lerp(y, matched, strength).clamp(0, 1).to(images.dtype)
+    return torch.lerp(y, matched, strength).clamp(0, 1).to(kind)
 
 
-def _check(images: Tensor, reference: Tensor, method: str, strength: float) -> None:
+def _check(images: Tensor, reference: Tensor, method: str) -> None:
     for name, x in (("pictures", images), ("reference", reference)):
         if x.ndim != 4 or x.shape[1] != 3 or x.numel() == 0:
             raise ValueError(f"Colour is matched between pictures [B, 3, H, W]; the {name} have shape {list(x.shape)}.")
-        if not x.isfinite().all():
-            raise ValueError(f"The {name} hold values that are not finite (NaN or infinity): make them again.")
     if len(reference) not in (1, len(images)):
         raise ValueError(
             f"There are {len(images)} pictures and {len(reference)} references: give one reference, or one for each."
         )
     if method not in METHODS:
         raise ValueError(f"There is no colour matching {method!r}; choose from {', '.join(METHODS)}.")
-    if not 0 <= strength <= 1:
-        raise ValueError(f"A strength of {strength} is not possible: choose 0 to 1.")
 
 
 def _match_mean_std(y: Tensor, x: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..inputs import as_latent
 from .focus import check_tokens, decompose
 
 LEVELS = (-2, -1, 0, 1, 2)
@@ -32,8 +33,9 @@ def edit_text_latent(latents: Tensor, negative: Tensor | None = None, positive: 
     Raises
     ------
     ValueError
-        For shapes that do not go together.
+        For shapes that do not go together, or numbers that cannot be right.
     """
+    latents = as_latent(latents, "The text latent")
     if latents.ndim != 2:
         raise ValueError(f"Text latents are [B, D], not {list(latents.shape)}.")
     for name, latent in (("negative", negative), ("positive", positive)):
@@ -42,6 +44,8 @@ def edit_text_latent(latents: Tensor, negative: Tensor | None = None, positive: 
                 f"The {name} latent of shape {list(latent.shape)} does not go with latents {list(latents.shape)}: "
                 "encode one text, or one for each, with the same text autoencoder."
             )
+        if latent is not None:
+            as_latent(latent, f"The {name} latent")
     edited = latents.float()
     if negative is not None:
         direction = torch.nn.functional.normalize(negative.float(), dim=-1)

@@ -7,6 +7,9 @@ import math
 import torch
 from torch import Tensor
 
+from ..checks import require_finite, require_number
+from ..inputs import MAX_EMBEDDING
+
 RANK = 20
 SEMANTIC_RANK = 1
 STYLE_RANK = 5
@@ -35,8 +38,7 @@ def focus(tokens: Tensor, level: float) -> Tensor:
     ValueError
         For another shape, too few tokens or channels, values that are not finite, or a level outside 0 to 1.
     """
-    if not 0 <= level <= 1:
-        raise ValueError(f"A focus of {level} is not possible: choose 0 (semantic) to 1 (style); 0.5 changes nothing.")
+    level = require_number(level, "focus", 0, 1)
     check_tokens(tokens)
     if level == 0.5:
         return tokens
@@ -78,11 +80,10 @@ def decompose(tokens: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor, Tensor
 
 
 def check_tokens(tokens: Tensor) -> None:
-    """A sentence about tokens that are not ``[B, N, D]``, or not finite."""
+    """A sentence about tokens that are not ``[B, N, D]``, not finite, or too large."""
     if tokens.ndim != 3:
         raise ValueError(f"Tokens are [B, N, D], not {list(tokens.shape)}.")
-    if not tokens.isfinite().all():
-        raise ValueError("The tokens hold values that are not finite (NaN or infinity): encode the image again.")
+    require_finite(tokens, "An image's tokens", "encode the image again", MAX_EMBEDDING)
 
 
 def _semantic_factors(level: float, s: Tensor) -> Tensor:

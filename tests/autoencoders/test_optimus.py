@@ -245,12 +245,12 @@ def test_stored_configuration(optimus):
 @pytest.mark.parametrize(
     ("message", "options"),
     [
-        ("temperature 0", {"temperature": 0}),
-        ("top_k -1", {"top_k": -1}),
-        ("top_p 0", {"top_p": 0}),
-        ("top_p 1.1", {"top_p": 1.1}),
-        ("1 tokens: choose 2 to 64", {"max_tokens": 1}),
-        ("65 tokens: choose 2 to 64", {"max_tokens": 65}),
+        ("temperature: 0", {"temperature": 0}),
+        ("top_k: -1", {"top_k": -1}),
+        ("top_p: 0", {"top_p": 0}),
+        ("top_p: 1.1", {"top_p": 1.1}),
+        ("max_tokens: 1 is out of range; choose a whole number from 2 to 64", {"max_tokens": 1}),
+        ("max_tokens: 65 is out of range", {"max_tokens": 65}),
     ],
 )
 def test_options_out_of_range(optimus, latents, message, options):

@@ -20,7 +20,7 @@ def test_timesteps_follow_the_released_rule(golden):
 
 @pytest.mark.parametrize("steps", [0, 3, 320, 501, 1001])
 def test_step_counts_that_crashed_the_original_are_refused(steps):
-    with pytest.raises(ValueError, match="steps are not possible"):
+    with pytest.raises(ValueError, match="steps.* (not possible|out of range)"):
         ReleasedDDIM(steps)
 
 

@@ -225,8 +225,8 @@ def test_random_weights(tmp_path, checkpoint, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--samples", "0"], "evaluation of 0 samples"),
-        (["--clips", "0"], "evaluation of 0 samples"),
+        (["--samples", "0"], ": 0 is out of range; choose a whole number from 1"),
+        (["--clips", "0"], ": 0 is out of range; choose a whole number from 1"),
         (["--runs", "smell"], "no run smell; choose from fidelity_text"),
         (["--runs", "held_video"], "cannot generate video"),
     ],
@@ -295,7 +295,7 @@ def test_candidates_are_for_streams_that_hear_each_other(tmp_path, unreported):
     evaluate(model, tmp_path, 1, **options)
     evaluate(model, tmp_path, 1, candidates=3, **options)
     assert model.asked == [("none", 1), ("paper", 1), ("paper", 3)]
-    with pytest.raises(ValueError, match="0 candidates are not possible"):
+    with pytest.raises(ValueError, match="candidates: 0 is out of range"):
         evaluate(model, tmp_path, 1, candidates=0, **options)
 
 

@@ -40,9 +40,9 @@ def test_transparency_stays_and_is_no_colour(match):
 @pytest.mark.parametrize(
     ("image", "reference", "method", "sentence"),
     [
-        (pictures(channels=1), pictures(), "simple", "^image: this is of shape .*; connect pictures in colour"),
-        (pictures(), pictures()[0], "simple", "^reference: this is of shape .*; connect pictures in colour"),
-        (pictures(0), pictures(), "simple", "^image: there is no picture in this; connect at least one"),
+        (pictures(channels=2), pictures(), "simple", "^image: this is of shape .*; connect images"),
+        (pictures(), pictures()[0], "simple", r"^reference: this is of shape .*; connect images"),
+        (pictures(0), pictures(), "simple", "^image: there is no image in this; connect at least one"),
         (pictures() / 0, pictures(), "simple", "^image: .* not finite"),
         (pictures(3), pictures(2), "simple", "^reference: 2 pictures do not go with 3 to change; connect one"),
         (pictures(), pictures(), "wavelet", "^method: there is no 'wavelet'; choose from simple, histogram"),

@@ -55,10 +55,10 @@ def test_each_clip_has_its_sound(decode_video):
     ("given", "message"),
     [
         ({"audio": sound(batch=3)}, "^audio: 3 sounds do not go with 2 clips"),
-        ({"audio": sound(seconds=0)}, "^audio: this sound is empty"),
+        ({"audio": sound(seconds=0)}, "^audio: this is empty"),
         ({"audio": {"waveform": torch.full((1, 1, 9), torch.nan), "sample_rate": RATE}}, "^audio: .* not finite"),
-        ({"frame_rate": float("nan")}, "^frame_rate: nan frames per second are out of range"),
-        ({"frame_rate": 0.001}, "^frame_rate: 0.001 frames per second are out of range"),
+        ({"frame_rate": float("nan")}, "^frame_rate: nan is out of range"),
+        ({"frame_rate": 0.001}, "^frame_rate: 0.001 is out of range"),
         ({"vae": None}, "^vae: the loaded checkpoint has no image autoencoder"),
     ],
 )

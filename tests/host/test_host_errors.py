@@ -27,11 +27,11 @@ def bare(host, run_node):
     ("inputs", "message"),
     [
         ({"width": 72}, "width: 72 pixels .* multiple of 16"),
-        ({"height": 8192}, "height: 8192 pixels"),
+        ({"height": 8192}, "height: 8192 is out of range; choose a whole number from 0 to 4096"),
         ({"image": False, "video": True, "width": 72}, "width: 72 pixels"),
-        ({"video": True, "frames": 31}, "frames: 31 frames are out of range; choose 1 to 30"),
-        ({"video": True, "frames": -1}, "frames: -1 frames are out of range"),
-        ({"seconds": -1.0}, "seconds: -1.0 s is out of range"),
+        ({"video": True, "frames": 31}, "frames: 31 is out of range; choose a whole number from 0 to 30"),
+        ({"video": True, "frames": -1}, "frames: -1 is out of range"),
+        ({"seconds": -1.0}, "seconds: -1 is out of range"),
         (NONE, "image, video, audio, text: nothing is left"),
     ],
 )
@@ -75,7 +75,7 @@ def test_nothing_left_to_generate(run_node, tiny, empty):
 
 def test_latent_with_nan(run_node, tiny, empty, sample):
     broken = {"samples": torch.full((1, 4, 8, 8), torch.nan)}
-    sentence = "the image latent has values that are not finite"
+    sentence = "the image latent holds values that are not finite"
     with pytest.raises(ValueError, match=f"samples: {sentence}"):
         run_node("CoDiDecodeImage", samples=broken, vae=tiny[2])
     with pytest.raises(ValueError, match=f"latents: {sentence}"):
@@ -209,9 +209,9 @@ def test_contents_that_cannot_be_encoded(run_node, tiny, bare):
         video(InputImpl.VideoFromComponents(empty_clip))
     with pytest.raises(ValueError, match="video: this holds values that are not finite"):
         video(torch.full((3, 64, 64, 3), torch.nan))
-    with pytest.raises(ValueError, match="audio: this sound is empty"):
+    with pytest.raises(ValueError, match="audio: this is empty"):
         audio(torch.zeros(1, 2, 0))
-    with pytest.raises(ValueError, match="audio: there is no sound in this"):
+    with pytest.raises(ValueError, match="audio: there is no audio in this"):
         audio(None)
     with pytest.raises(ValueError, match="audio: this holds values that are not finite"):
         audio(torch.full((1, 1, 1000), torch.inf))

@@ -131,3 +131,13 @@ def test_only_the_prompt_hears_the_others(run_node, tiny, empty, guided, prompts
     guided(guider, empty(), steps=1)
     sums = [round(float(prompt[0][0].sum()), 4) for prompt in (positive, other, negative)]
     assert heard == dict(zip(sums, (True, False, False)))
+
+
+@pytest.mark.parametrize("scales", [(1.0, 0.5), (0.2, 1.0), (1.0, 0.0)])
+def test_a_scale_of_one_beside_smaller_ones(run_node, guided, ours, stock, empty, tiny, scales):
+    """Where the largest scale is 1, ComfyUI would leave the negative prompt out, and all would be at 1."""
+    (deaf,) = run_node("CoDiAlignment", model=tiny[0], mode="none", strength=1.0)
+    results = guided(ours(deaf, image=scales[0], audio=scales[1]), empty())
+    for i, cfg in enumerate(scales):
+        torch.testing.assert_close(results[i], guided(stock(cfg, deaf), empty())[i], atol=2e-3, rtol=2e-3)
+    assert not torch.allclose(results[0 if scales[1] == 1 else 1], guided(stock(1.0, deaf), empty())[scales[1] != 1])

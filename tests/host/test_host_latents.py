@@ -108,8 +108,18 @@ def test_images_are_encoded_as_the_stock_node_does(host, run_node, tiny):
     with torch.inference_mode():
         (stock,) = host.node("VAEEncode")().encode(tiny[2], image)
     assert latent["samples"].shape == (2, 4, 4, 6) and torch.equal(latent["samples"], stock["samples"])
-    transparent = torch.cat([image, torch.zeros(2, 32, 48, 1)], 3)
-    assert torch.equal(run_node("CoDiEncodeImage", image=transparent, vae=tiny[2])[0]["samples"], stock["samples"])
+    opaque = torch.cat([image, torch.ones(2, 32, 48, 1)], 3)
+    assert torch.equal(run_node("CoDiEncodeImage", image=opaque, vae=tiny[2])[0]["samples"], stock["samples"])
+
+
+def test_what_is_transparent_is_encoded_as_white(run_node, tiny):
+    def encoded(image):
+        return run_node("CoDiEncodeImage", image=image, vae=tiny[2])[0]["samples"]
+
+    image = torch.rand(1, 32, 32, 3, generator=torch.Generator().manual_seed(0))
+    image = torch.cat([image, (torch.arange(32) < 16).float()[:, None].expand(1, 32, 32, 1)], 3)
+    white = torch.where(image[..., 3:] > 0, image[..., :3], 1.0)
+    torch.testing.assert_close(encoded(image), encoded(white))
 
 
 def encoded_frames(run_node, tiny, video, **given):

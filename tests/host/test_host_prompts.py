@@ -8,8 +8,8 @@ import torch
 from host.comfy_host import ExecutionFailed
 
 
-def noise(*shape):
-    return torch.rand(shape, generator=torch.Generator().manual_seed(0))
+def noise(*shape, seed=0):
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
 
 
 @pytest.fixture(scope="module")
@@ -40,8 +40,15 @@ def test_images_of_any_size_in_batches(prompt, whole):
     for shape in ((1, 33, 97, 3), (3, 64, 20, 3), (20, 32, 32, 3)):
         image = noise(*shape)
         agrees(prompt("Image", image=image), whole.prompt("image", image.movedim(-1, 1)))
-    transparent = torch.cat([image, torch.zeros(20, 32, 32, 1)], -1)
-    assert torch.equal(prompt("Image", image=transparent)[0], prompt("Image", image=image)[0])
+
+
+def test_transparency_is_white_and_grey_has_equal_channels(prompt):
+    image, alpha = noise(2, 32, 32, 3), noise(2, 32, 32, 1, seed=1)
+    flat = prompt("Image", image=image * alpha + 1 - alpha)[0]
+    torch.testing.assert_close(prompt("Image", image=torch.cat([image, alpha], -1))[0], flat, atol=1e-2, rtol=0)
+    clear = torch.cat([image, torch.zeros_like(alpha)], -1)
+    assert torch.equal(prompt("Image", image=clear)[0], prompt("Image", image=torch.ones_like(image))[0])
+    assert torch.equal(prompt("Image", image=alpha)[0], prompt("Image", image=alpha.expand(-1, -1, -1, 3))[0])
 
 
 @pytest.mark.parametrize("native", [True, False])
@@ -79,16 +86,16 @@ def test_inputs_stay_as_they_are(prompt):
 @pytest.mark.parametrize(
     ("kind", "content", "message"),
     [
-        ("Image", {"image": torch.zeros(0, 8, 8, 3)}, "^image: there is no picture in this"),
+        ("Image", {"image": torch.zeros(0, 8, 8, 3)}, "^image: there is no image in this"),
         ("Image", {"image": torch.full((1, 8, 8, 3), torch.nan)}, "^image: this holds values that are not finite"),
-        ("Image", {"image": torch.zeros(1, 8, 8, 1)}, "^image: this is of shape .* connect pictures in colour"),
-        ("Video", {"video": torch.zeros(0, 8, 8, 3)}, "^video: there is no picture in this"),
+        ("Image", {"image": torch.zeros(1, 8, 8, 2)}, "^image: this is of shape .*; connect images"),
+        ("Video", {"video": torch.zeros(0, 8, 8, 3)}, "^video: there is no image in this"),
         ("Video", {"video": torch.full((2, 8, 8, 3), torch.inf)}, "^video: this holds values that are not finite"),
-        ("Audio", {"audio": None}, "^audio: there is no sound in this, as in a video without a sound track"),
-        ("Audio", {"audio": {"waveform": torch.zeros(1, 2, 0), "sample_rate": 44100}}, "^audio: this sound is empty"),
-        ("Audio", {"audio": {"waveform": torch.zeros(1, 1, 159), "sample_rate": 16000}}, "^audio: this sound is empty"),
-        ("Audio", {"audio": {"waveform": torch.zeros(0, 1, 999), "sample_rate": 16000}}, "^audio: this sound is empty"),
-        ("Audio", {"audio": {"waveform": torch.zeros(1, 1, 999), "sample_rate": 0}}, "^audio: a sample rate of 0 Hz"),
+        ("Audio", {"audio": None}, "^audio: there is no audio in this, as in a video without any"),
+        ("Audio", {"audio": {"waveform": torch.zeros(1, 2, 0), "sample_rate": 44100}}, "^audio: this is empty"),
+        ("Audio", {"audio": {"waveform": torch.zeros(1, 1, 159), "sample_rate": 16000}}, "^audio: this is empty"),
+        ("Audio", {"audio": {"waveform": torch.zeros(0, 1, 999), "sample_rate": 16000}}, "^audio: this is empty"),
+        ("Audio", {"audio": {"waveform": torch.zeros(1, 1, 999), "sample_rate": 0}}, "^audio: sample_rate: 0 is"),
         ("Audio", {"audio": {"waveform": torch.full((1, 1, 999), torch.nan), "sample_rate": 8000}}, "^audio: this hol"),
     ],
 )
@@ -155,8 +162,8 @@ def test_one_prompt_goes_with_a_batch(mix, run_node, tiny, conditionings):
     ("weights", "message"),
     [
         ([0, 0, 0], "^weights: all are 0"),
-        ([1, -1, 1], "^weights: 1, -1, 1 cannot be used; a weight is 0 or more"),
-        ([1, float("nan"), 1], "^weights: 1, nan, 1 cannot be used"),
+        ([1, -1, 1], "^weights: -1 is out of range"),
+        ([1, float("nan"), 1], "^weights: nan is out of range"),
         ([1, 1, 1, 0.5], "^weights: one is for prompt_4, which is not there"),
     ],
 )

@@ -57,7 +57,7 @@ def test_what_cannot_be_compared(host, run_node, tiny, empty, results, monkeypat
     for samples, message in (
         (empty(image=True, audio=False, video=False, text=False), "only one stream; switch another on"),
         ({"samples": join([image, audio[:2]])}, "differ in their number of results; make the batch sizes equal"),
-        ({"samples": join([image, audio * float("nan")])}, "the audio latent has values that are not finite"),
+        ({"samples": join([image, audio * float("nan")])}, "the audio latent holds values that are not finite"),
         ({"samples": join([image[:0], audio[:0]])}, "this latent is empty"),
     ):
         with pytest.raises(ValueError, match=f"^samples: .*{message}"):

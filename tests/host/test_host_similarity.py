@@ -70,7 +70,7 @@ def test_picture_shows_the_matrix(run_node, tiny):
     [
         ({}, "^prompts, image, video, audio, text: there is nothing to compare"),
         ({"prompts": [conditioning([1, 0])]}, "^prompts, image, video, audio, text: there is nothing to compare"),
-        ({"prompts": [conditioning([1, 0]) * 2] * 2}, "^prompts: this conditioning combines 2 prompts"),
+        ({"prompts": [conditioning([1, 0]) * 2] * 2}, "^prompts: this holds 2 prompts that apply side by side"),
         ({"prompts": [[[torch.zeros(1, 77, 8), {}]]] * 2}, "^prompts: this conditioning of shape .* not one of CoDi's"),
         ({"prompts": [conditioning([1, 0]), conditioning([1, 0, 0])]}, "^prompts: .* of one checkpoint"),
         ({"prompts": [conditioning(*[[1, 0]] * n) for n in (1, 2, 3)]}, "^prompt 2: 2 cannot be compared with 3 of"),

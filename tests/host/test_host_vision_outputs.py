@@ -259,7 +259,7 @@ def test_bad_input_of_focus(host, encode, focus):
         (empty, 0.2, "^clip_vision_output: there are no tokens in this; connect the output of CLIP Vision Encode"),
         (None, 0.2, "^clip_vision_output: there are no tokens"),
         (few, 0.2, "^clip_vision_output: Focus needs at least 20 local tokens .* set it to 0.5"),
-        (broken, 0.2, "^clip_vision_output: its last_hidden_state have values that are not finite"),
+        (broken, 0.2, "^clip_vision_output: its last_hidden_state holds values that are not finite"),
         (encode(pictures()), 1.5, "^clip_vision_output: A focus of 1.5 is not possible: choose 0"),
     ):
         with pytest.raises(ValueError, match=sentence):
@@ -283,7 +283,7 @@ def test_bad_input_of_blending(host, encode, focus, blend):
         ((good, None), {"masks": (None, mask)}, "^masks: one is for image_2, which is not there; connect it"),
         ((good, good), {"weights": (1, 1, 1)}, "^weights: one is for image_3, which is not there"),
         ((good, good), {"weights": (0, 0)}, "^weights: all are 0"),
-        ((good, good), {"weights": (-1, 1)}, "^weights: -1, 1 cannot be used; a weight is 0 or more"),
+        ((good, good), {"weights": (-1, 1)}, "^weights: -1 is out of range"),
         ((good, other), {}, "^image_2: this is from another model than image_1; encode all"),
         ((small, large), {"method": "average"}, "^method: average needs images of equally many tokens; choose concat"),
         ((pair, three), {}, r"^clip_vision_outputs: batches of images and masks differ \(2, 3\); make them equal"),

@@ -128,4 +128,4 @@ def test_errors(encoder):
     fails("at least one sample", sound[..., :0])
     fails("at least one sound", sound[:0])
     fails("not finite", sound * torch.nan)
-    fails("0 Hz is impossible", sample_rate=0)
+    fails("sample_rate: 0 is out of range", sample_rate=0)

@@ -78,7 +78,7 @@ def test_precision_is_kept(method):
         (IMAGE.repeat(3, 1, 1, 1), REFERENCE.repeat(2, 1, 1, 1), "mean_std", 1.0, "3 pictures and 2 references"),
         (IMAGE / 0, REFERENCE, "mean_std", 1.0, "not finite"),
         (IMAGE, REFERENCE, "wavelet", 1.0, "no colour matching 'wavelet'; choose from mean_std, histogram"),
-        (IMAGE, REFERENCE, "mean_std", 1.5, "choose 0 to 1"),
+        (IMAGE, REFERENCE, "mean_std", 1.5, "strength: 1.5 is out of range; choose a number from 0 to 1"),
     ],
 )
 def test_what_is_not_possible_is_said(images, reference, method, strength, message):

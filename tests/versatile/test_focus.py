@@ -81,8 +81,8 @@ def test_the_first_token_is_left_alone():
 @pytest.mark.parametrize(
     ("tokens", "level", "message"),
     [
-        (SMALL, 1.1, "choose 0 .semantic. to 1"),
-        (SMALL, float("nan"), "choose 0 .semantic. to 1"),
+        (SMALL, 1.1, "focus: 1.1 is out of range; choose a number from 0 to 1"),
+        (SMALL, float("nan"), "focus: nan is out of range"),
         (SMALL[:, :19], 0.6, r"at least 20 local tokens .* not \[1, 19, 64\]"),
         (SMALL[..., :19], 0.2, "at least 20 local tokens"),
         (SMALL[0], 0.2, r"\[B, N, D\], not \[96, 64\]"),

@@ -133,10 +133,10 @@ def test_one_token_is_attended_to_without_queries(deep):
         (lambda: [("text", tokens("text")[..., :5], 1.0)], r"give tokens \[batch, count, 768\]"),
         (lambda: [("text", tokens("text")[:, :0], 1.0)], r"is \[2, 0, 768\]; give tokens"),
         (lambda: [("image", tokens("image", batch=3), 1.0)], "Batch sizes differ .*give everything the same"),
-        (lambda: [("text", tokens("text"), 0.0), ("image", tokens("image"), 0.0)], "not all be zero"),
-        (lambda: [("text", tokens("text"), -1.0)], "must not be negative"),
-        (lambda: [("text", tokens("text"), float("nan"))], "must not be negative"),
-        (lambda: [], "not all be zero"),
+        (lambda: [("text", tokens("text"), 0.0), ("image", tokens("image"), 0.0)], "ratios: all are 0"),
+        (lambda: [("text", tokens("text"), -1.0)], "ratios: -1 is out of range"),
+        (lambda: [("text", tokens("text"), float("nan"))], "ratios: nan is out of range"),
+        (lambda: [], "ratios: all are 0"),
     ],
 )
 def test_contexts_that_do_not_fit(deep, contexts, message):
