@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from .checkpoint_files import Source, resolve
 from .checkpoints import cut, open_file, read_parts, save_parts, training_records
+from .output_folder import check_folder, replacing
 from .systems import system_by_edition
 from .tensor_files import streamed
 from .weight_values import WeightCheck
@@ -42,12 +44,13 @@ def convert(
     Yields
     ------
     Path
-        Each file, when it is written.
+        Each file, when all are written.
 
     Raises
     ------
     FileNotFoundError, ValueError
-        With a sentence about what is wrong with the source or its weights, or the file that would be overwritten; then
+        With a sentence about what is wrong with the source, its weights or the folder, or the file that would be
+        overwritten; then
         nothing is written.
     """
     checkpoint = read_parts(source, only)
@@ -55,19 +58,25 @@ def convert(
     paths = {part: out / f"{config.name}_{part}.safetensors" for part in checkpoint.parts}
     if not force and (there := [path for path in paths.values() if path.exists()]):
         raise ValueError(f"{there[0]} exists: choose another folder, or overwrite it with --force.")
-    states = {}
-    for part in paths:
-        states[part] = checkpoint.take(part)
+    states = {part: checkpoint.take(part) for part in paths}
+    tensors = [tensor for state in states.values() for tensor in state.values()]
+    check_folder(out, sum(tensor.numel() * _width(tensor, dtype) for tensor in tensors))
+    for part, state in states.items():
         check = WeightCheck(checkpoint.called(part), dtype)
-        for key, value in streamed(states[part]):
+        for key, value in streamed(state):
             check.add(key, value)
         check.finish()
     records = _training(source) if system_by_edition(checkpoint.edition) is None else {}
-    out.mkdir(parents=True, exist_ok=True)
-    for part, path in paths.items():
-        training = [record for name in checkpoint.reports[part].files for record in records.get(name, ())]
-        save_parts(path, config, {part: states.pop(part)}, training, dtype)
-        yield path
+    with replacing(out) as folder:
+        for part, path in paths.items():
+            training = [record for name in checkpoint.reports[part].files for record in records.get(name, ())]
+            save_parts(folder / path.name, config, {part: states.pop(part)}, training, dtype)
+    yield from paths.values()
+
+
+def _width(tensor: Tensor, dtype: torch.dtype | None) -> int:
+    """Bytes of a number of a tensor as it is written."""
+    return dtype.itemsize if dtype and tensor.is_floating_point() else tensor.element_size()
 
 
 def _training(source: Source) -> dict[str, list[dict[str, Any]]]:

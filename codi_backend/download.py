@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from . import published, published_versatile
+from .output_folder import check_folder
 
 EDITIONS = ("current", "fp16", "first")
 
@@ -129,6 +130,7 @@ def download(
         With a sentence: huggingface_hub is not installed, the hub is out of reach, it lacks a file, the disk is too
         full, there was no agreement, or a file has another size than it should have.
     """
+    check_folder(out)
     files = find(edition, only, endpoint, model)
     for file in files:
         report(_line(file, out))

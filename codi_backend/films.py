@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,16 @@ def held_film(held: Sequence[tuple[str, str]], outputs: Sequence[str]) -> str | 
     """The video file among (modality, file) that gets new audio from this run, if there is one."""
     files = dict(held)
     return files.get("video") if "audio" in outputs and "audio" not in files else None
+
+
+def film_names(files: Mapping[str, str]) -> tuple[str, ...]:
+    """Names that the film of one result may get, by the names of the result's files; the video's codec decides."""
+    stem = _stem(files)
+    return f"{stem}.mp4", f"{stem}.mkv"
+
+
+def _stem(files: Mapping[str, str]) -> str:
+    return Path(files["audio"]).stem.replace("audio", "film", 1)
 
 
 def write_films(
@@ -55,7 +65,7 @@ def write_films(
     options = {"start": start or 0.0, "keep_sound": keep_sound, "track": track}
     film = None
     for names, waveform in zip(files, waveforms):
-        target = out / Path(names["audio"]).stem.replace("audio", "film", 1)
+        target = out / _stem(names)
         try:
             film = write_film(target, source, waveform, sample_rate, **options)
         except ValueError as error:

@@ -17,17 +17,18 @@ from .checkpoints import read_parts
 from .checks import require_whole
 from .conditioning import Prompt, interpolate
 from .config import CoDiConfig
-from .contents import read_held, read_prompt
+from .contents import read_held, read_prompt, split_start
 from .contexts import MixedContext, mix
 from .devices import place
 from .diffusion import MAX_RESULTS
-from .films import held_film, write_films
-from .inputs import as_samples
+from .films import film_names, held_film, write_films
 from .latent_shapes import lengths
+from .media.earlier_results import PAGE, RECORD, earlier_results, read_from
 from .media.html_report import render_page, thumbnail
-from .media.write import spectrogram_picture, write_result
+from .media.write import result_files, spectrogram_picture, write_result
 from .modality import modality
 from .model import CoDi
+from .output_folder import check_names, replacing
 from .parts import needed_parts
 from .prompts.audio import CutPrompt
 from .selection import usual_candidates
@@ -37,6 +38,9 @@ _BAR_DELAY = 0.2  # seconds, so that a refused request shows no bar
 
 def generate_to_folder(options: argparse.Namespace) -> None:
     """Generate, and write the outputs, ``result.json`` and ``index.html`` into ``options.out``.
+
+    The results of an earlier run in that folder are replaced as a whole when all is done; those that this run reads
+    stay, and ``result.json`` lists them as ``kept``.
 
     ``options.prompts`` are (modality, text or path, weight), ``options.held`` (modality, path).
     """
@@ -54,9 +58,17 @@ def generate_to_folder(options: argparse.Namespace) -> None:
     config, parts = _look(options.model)
     prompts = options.prompts or [("text", "", 1.0)]
     outputs = options.outputs or [name for name in ("image", "audio") if name in config.diffuser.networks]
+    for name in outputs:
+        modality(name)
+    inputs = [split_start(name, path)[0] for name, path, *_ in (*prompts, *options.held) if name != "text"]
+    inputs += [path for name, path in options.held if name == "text"]
+    earlier = earlier_results(options.out)
+    files = [result_files(outputs, i, options.count) for i in range(options.count)]
+    film = held_film(options.held, outputs)
+    written = [name for row in files for name in (*row.values(), *(film_names(row) if film else ()))]
+    check_names(options.out, (*written, RECORD, PAGE), earlier, inputs)
     if len({name for name, _ in options.held}) < len(options.held):
         raise ValueError("A modality is held twice: name each once.")
-    film = held_film(options.held, outputs)
     if options.keep_sound and film is None:
         raise ValueError(
             "--keep-sound is for a film that gets new audio: use it with --hold video=FILE and audio output."
@@ -110,14 +122,7 @@ def generate_to_folder(options: argparse.Namespace) -> None:
         for name, z in latents.items()
     }
     lap("decode")
-    options.out.mkdir(parents=True, exist_ok=True)
-    files = [write_result(options.out, codi.config, decoded, i, options.count) for i in range(options.count)]
-    if film is not None:
-        rate = codi.autoencoders["audio"].config.mel.sample_rate
-        film = write_films(
-            options.out, film, files, decoded["audio"], rate, options.keep_sound, options.audio_track, _say
-        )
-    lap("write files")
+    kept = read_from(options.out, earlier, inputs)
     result = {
         "model": codi.config.name,
         "prompts": [{"modality": name, "content": text, "weight": weight} for name, text, weight in prompts],
@@ -136,19 +141,31 @@ def generate_to_folder(options: argparse.Namespace) -> None:
         "seconds": seconds,
         "peak_memory_mb": _peak_memory(),
         "files": files,
-        **({"film": film} if film else {}),
+        "kept": kept,
     }
-    (options.out / "result.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     thumbnails = [thumbnail(name, content) for (name, *_), content in zip(prompts, contents)]
     held_thumbnails = [thumbnail(name, content) for name, content in held_contents.items()]
     spectrograms = [spectrogram_picture(codi.autoencoders["audio"].mel, sound) for sound in decoded.get("audio", ())]
-    page = render_page(result, decoded.get("text", ()), spectrograms, thumbnails, held_thumbnails)
-    (options.out / "index.html").write_text(page, encoding="utf-8")
+    with replacing(options.out, earlier - {*kept}) as folder:
+        for i in range(options.count):
+            write_result(folder, codi.config, decoded, i, options.count)
+        if film is not None:
+            rate = codi.autoencoders["audio"].config.mel.sample_rate
+            sound = options.keep_sound, options.audio_track
+            if made := write_films(folder, film, files, decoded["audio"], rate, *sound, _say):
+                result["film"] = made
+        lap("write files")
+        (folder / RECORD).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+        page = render_page(result, decoded.get("text", ()), spectrograms, thumbnails, held_thumbnails)
+        # A file's name may hold bytes that are no characters.
+        (folder / PAGE).write_text(page, encoding="utf-8", errors="replace")
     if options.json:
         print(json.dumps(result, indent=2))
     else:
         print(f"Wrote {', '.join(str(options.out / f) for row in files for f in row.values())}.")
-        print(f"Open {options.out / 'index.html'} to see and hear.")
+        if gone := sorted(name for name in earlier - {*kept} if not (options.out / name).exists()):
+            print(f"Removed {', '.join(gone)}, of an earlier run.")
+        print(f"Open {options.out / PAGE} to see and hear.")
 
 
 def _say(sentence: str) -> None:

@@ -26,6 +26,7 @@ from .latent_shapes import audio_steps, latent_shape, multiple_of
 from .modality import MODALITIES, modality
 from .parts import FIELDS, build, diffuser_parts, on_meta
 from .prompts.audio import CutPrompt
+from .prompts.hints import encoding_hints, known_words, text_hints, warn
 from .prompts.preprocess import clip_input, clip_nothing
 from .sampling import sample
 from .selection import usual_candidates
@@ -44,6 +45,8 @@ class CoDi(nn.Module):
     ----------
     report : Checkpoint or None
         What `load` found, without the tensors: edition, files, and counts per part.
+    prompt_words : tuple of str or None
+        Words of the captions that a small model was trained on, see `known_words`.
     """
 
     report: Checkpoint | None = None
@@ -51,6 +54,7 @@ class CoDi(nn.Module):
     def __init__(self, config: CoDiConfig):
         super().__init__()
         self.config = config
+        self.prompt_words = known_words(config)
         self.diffuser = Diffuser(config.diffuser)
         self.prompt_encoders = nn.ModuleDict()
         self.autoencoders = nn.ModuleDict()
@@ -106,7 +110,7 @@ class CoDi(nn.Module):
             if vocabulary is not None:
                 read_vocabulary(vocabulary, config.text_autoencoder)  # a wrong folder should be heard of now
             codi.autoencoders["text"].vocabulary_folder = vocabulary or find_vocabulary(f.parent for f in files)
-        codi.report = checkpoint
+        codi.report, codi.prompt_words = checkpoint, known_words(checkpoint.config)
         return codi
 
     @classmethod
@@ -167,6 +171,11 @@ class CoDi(nn.Module):
         Prompt
             The unconditional twin is that of the empty text, of mid-grey pixels or of silence.
 
+        Warns
+        -----
+        TextHint
+            About words of a text that did not occur in training, and a text that is too long for the encoder.
+
         Raises
         ------
         ValueError
@@ -183,6 +192,7 @@ class CoDi(nn.Module):
         what = f"The {name} of a prompt"
         if name == "text":
             texts = _texts(content)
+            warn(text_hints(texts, encoder.config, self.prompt_words))
             embeddings = encoder(encoder.tokenize([*texts, ""]).to(weight.device))
             embedding, unconditional = embeddings[:-1], embeddings[-1:]
         elif name == "audio":
@@ -233,6 +243,11 @@ class CoDi(nn.Module):
             For images: what guidance leads away from: zeros, or what a picture of one colour says. By default zeros,
             but black where a text is generated.
 
+        Warns
+        -----
+        TextHint
+            As for `prompt`.
+
         Raises
         ------
         ValueError
@@ -257,13 +272,15 @@ class CoDi(nn.Module):
         def text_tokens(texts: list[str]) -> Tensor:
             return encoder.all_tokens(encoder.tokenize(texts, fill=True).to(place.device))
 
-        return text_context(text_tokens, _texts(content))
+        texts = _texts(content)
+        warn(text_hints(texts, encoder.config, self.prompt_words))
+        return text_context(text_tokens, texts)
 
     @torch.inference_mode()
     def encode(
         self,
         name: str,
-        content: Tensor | Sequence[str],
+        content: Tensor | str | Sequence[str],
         sample_rate: int | None = None,
         seconds: float | None = None,
     ) -> Tensor:
@@ -274,7 +291,8 @@ class CoDi(nn.Module):
         name : {"text", "image", "video", "audio"}
         content : Tensor or sequence of str
             Pixels ``[B, 3, H, W]`` or ``[B, 3, T, H, W]`` in 0..1 or in 8 bits, mono audio ``[B, 1, N]`` in -1..1 or as
-            integer PCM, or texts.
+            integer PCM, a text or several. A `TextHint` warns about words that the text autoencoder does not have,
+            and about texts too long for it.
         sample_rate : int, optional
             Of audio, in Hz; the model's own by default.
         seconds : float, optional
@@ -289,7 +307,9 @@ class CoDi(nn.Module):
         """
         autoencoder = self._autoencoder(name)
         if name == "text":
-            return autoencoder.encode(_texts(content))
+            texts = _texts(content)
+            warn(encoding_hints(texts, autoencoder.config))
+            return autoencoder.encode(texts)
         weight = next(autoencoder.parameters())
         if name != "audio":
             return autoencoder.encode(pixels_to_encode(name, content).to(weight))

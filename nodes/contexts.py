@@ -10,6 +10,7 @@ from ..codi_backend.checks import MAX_SCALE, require_number
 from ..codi_backend.context_encoding import UNCONDITIONAL
 from ..codi_backend.contexts import Context
 from .context_tokens import conditionings
+from .hints import show_hints
 from .managed_prompts import PromptEncoders
 from .media_inputs import image_pixels, mask_values
 from .types import CATEGORY, PromptEncodersType
@@ -74,11 +75,15 @@ class CoDiContextText(io.ComfyNode):
             ],
             "the empty text",
             is_input_list=True,
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
     def execute(cls, prompt_encoders: list, text: list[str]) -> io.NodeOutput:
-        return _outputs(_encoders(prompt_encoders[0]).text_context(text))
+        encoders = _encoders(prompt_encoders[0])
+        output = _outputs(encoders.text_context(text))
+        show_hints(cls, encoders.text_hints(text))
+        return output
 
 
 class CoDiContextImage(io.ComfyNode):

@@ -10,7 +10,9 @@ from torch import Tensor
 
 from ..codi_backend.checks import require_number, require_whole
 from ..codi_backend.latent_shapes import MAX_FRAMES, MAX_SECONDS
+from ..codi_backend.prompts.hints import encoding_hints
 from .decode import MAX_FRAME_RATE, MIN_FRAME_RATE
+from .hints import show_hints
 from .media_inputs import audio_samples, image_pixels, video_components
 from .types import CATEGORY, AudioVaeType, TextVaeType
 
@@ -187,10 +189,13 @@ class CoDiEncodeText(io.ComfyNode):
                 TextVaeType.Input("text_vae", tooltip="The text VAE from CoDi Load Model."),
             ],
             outputs=[io.Latent.Output(display_name="latent", tooltip="A latent with a text stream.")],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
     def execute(cls, text: list[str], text_vae: list) -> io.NodeOutput:
         (text_vae,) = text_vae
         _require(text_vae, "text_vae", "text")
-        return io.NodeOutput({"samples": text_vae.encode(text)})
+        latent = text_vae.encode(text)
+        show_hints(cls, encoding_hints(text, text_vae.config))
+        return io.NodeOutput({"samples": latent})

@@ -6,7 +6,7 @@ import comfy.model_management
 import torch
 from comfy_api.latest import io
 
-from ..codi_backend.checks import require_number, require_whole
+from ..codi_backend.checks import require_whole
 from ..codi_backend.config import CoDiConfig
 from ..codi_backend.diffusion import mean_latent
 from ..codi_backend.latent_shapes import MAX_FRAMES, MAX_SECONDS, MAX_SIDE, latent_shape

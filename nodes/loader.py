@@ -12,6 +12,7 @@ from ..codi_backend.checkpoints import Checkpoint, read_parts
 from ..codi_backend.config import CoDiConfig
 from ..codi_backend.latent_shapes import multiple_of
 from ..codi_backend.parts import FIELDS, TIME, part_names
+from ..codi_backend.prompts.hints import known_words
 from ..codi_backend.systems import system_by_edition
 from ..codi_backend.weight_values import require_finite_weights
 from .files import BUILT_IN, FOLDER, fingerprint, locate, model_choices
@@ -138,6 +139,7 @@ class CoDiLoadModel(io.ComfyNode):
             text=part("prompt_encoders.text", ManagedTextEncoder),
             image=part("prompt_encoders.image", ManagedImageEncoder),
             audio=part("prompt_encoders.audio", ManagedAudioEncoder),
+            words=known_words(config),
         )
         vaes = (
             part("autoencoders.image", ImageVae),

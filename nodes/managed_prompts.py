@@ -15,6 +15,7 @@ from ..codi_backend.context_encoding import image_context, text_context
 from ..codi_backend.contexts import Context
 from ..codi_backend.prompts import AudioEncoder, ImageEncoder, TextEncoder
 from ..codi_backend.prompts.audio import log_mel
+from ..codi_backend.prompts.hints import text_hints
 from ..codi_backend.prompts.preprocess import clip_input, clip_nothing, thinned
 from ..codi_backend.tensor_files import convert
 from .managed import Managed, finished, in_batches
@@ -153,6 +154,8 @@ class PromptEncoders:
     image : ManagedImageEncoder or None
         Of images and videos.
     audio : ManagedAudioEncoder or None
+    words : tuple of str or None
+        Words of the captions that a small model was trained on, see `known_words`.
     """
 
     def __init__(
@@ -160,8 +163,9 @@ class PromptEncoders:
         text: ManagedTextEncoder | None = None,
         image: ManagedImageEncoder | None = None,
         audio: ManagedAudioEncoder | None = None,
+        words: tuple[str, ...] | None = None,
     ):
-        self.text, self.image, self.audio = text, image, audio
+        self.text, self.image, self.audio, self.words = text, image, audio, words
 
     def need(self, name: str) -> Managed:
         """The encoder "text", "image" or "audio". `ValueError` when the checkpoint lacks it."""
@@ -199,6 +203,10 @@ class PromptEncoders:
         if kind == "video":
             return encoder.encode_video(content), encoder.nothing(content.shape[2])
         return encoder.encode(content), encoder.nothing()
+
+    def text_hints(self, texts: list[str]) -> list[str]:
+        """What the user should know about prompts, see `codi_backend`'s; `ValueError` when the encoder is lacking."""
+        return text_hints(texts, self.need("text").config, self.words)
 
     def text_context(self, texts: list[str]) -> Context:
         """A context of all tokens of each text. `ValueError` when the checkpoint lacks the encoder."""

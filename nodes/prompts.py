@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
+from .hints import show_hints
 from .media_inputs import audio_samples, image_pixels, video_pixels
 from .types import CATEGORY, PromptEncodersType
 
 
-def _schema(kind: str, description: str, aliases: list[str], content: io.Input, nothing: str) -> io.Schema:
+def _schema(kind: str, description: str, aliases: list[str], content: io.Input, nothing: str, **more) -> io.Schema:
     return io.Schema(
         node_id=f"CoDiPrompt{kind}",
         display_name=f"CoDi Prompt ({kind})",
@@ -26,6 +27,7 @@ def _schema(kind: str, description: str, aliases: list[str], content: io.Input, 
                 tooltip=f"What guidance leads away from: {nothing}. Connect it to KSampler's negative.",
             ),
         ],
+        **more,
     )
 
 
@@ -51,11 +53,14 @@ class CoDiPromptText(io.ComfyNode):
                 tooltip="What is to be seen and heard; leave it empty to generate without a prompt.",
             ),
             "the empty text",
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
     def execute(cls, prompt_encoders, text) -> io.NodeOutput:
-        return _conditionings(prompt_encoders, "text", [text])
+        output = _conditionings(prompt_encoders, "text", [text])
+        show_hints(cls, prompt_encoders.text_hints([text]))
+        return output
 
 
 class CoDiPromptImage(io.ComfyNode):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
+from ..codi_backend.prompts.hints import encoding_hints
 from ..codi_backend.versatile.editing import edit_text_latent
+from .hints import show_hints
 from .streams import find, from_backend, samples_of, split, split_masks, to_backend, with_masks
 from .types import CATEGORY, TextVaeType
 
@@ -31,6 +33,7 @@ class CoDiEditTextLatent(io.ComfyNode):
                 ),
             ],
             outputs=[io.Latent.Output(display_name="latent", tooltip="The edited texts, to be decoded.")],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -39,6 +42,7 @@ class CoDiEditTextLatent(io.ComfyNode):
             raise ValueError("text_vae: the loaded checkpoint has no text autoencoder; load one that has.")
         latent = find(samples_of(samples), "text", text_vae.config.latent_dim)
         texts = [to_backend(text_vae.encode([text]), "text") if text.strip() else None for text in (negative, positive)]
+        show_hints(cls, encoding_hints([negative, positive], text_vae.config))
         edited = from_backend(edit_text_latent(to_backend(latent, "text"), *texts), "text")
         streams = [edited if stream is latent else stream for stream in split(samples["samples"])]
         return io.NodeOutput(with_masks(samples, streams, split_masks(samples)))

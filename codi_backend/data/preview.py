@@ -3,29 +3,58 @@
 from __future__ import annotations
 
 import html
+import re
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from ..autoencoders import LogMel
+from ..checks import MAX_SEED, require_whole
 from ..config import MelConfig
 from ..media.write import save_wav, spectrogram_picture, to_picture
+from ..output_folder import check_names, replacing
 from .dataset import ShapesAndChimes
 from .world import FRAME_RATE, SAMPLE_RATE
 
 _ZOOM = 3
+_MOST = 1000
+_PAGE, _SHEET, _TITLE = "index.html", "contact_sheet.png", "<title>Shapes &amp; Chimes</title>"
+_ENDINGS = (".webp", ".png", ".wav", "_sound.png")
 
 
 def write_preview(out: Path, count: int, seed: int, split: str) -> Path:
-    """Write ``index.html`` with `count` scenes seen, heard and said, and the files that it shows; returns its path."""
-    if count < 1:
-        raise ValueError(f"A preview of {count} scenes shows nothing: choose 1 or more.")
+    """Write ``index.html`` with `count` scenes seen, heard and said, and the files that it shows; returns its path.
+
+    The files of an earlier preview in the folder are replaced when all are written. `ValueError` where a file of
+    another kind is in the way.
+    """
+    if not 1 <= count <= _MOST:
+        what = "shows nothing" if count < 1 else "is no preview"
+        raise ValueError(f"A preview of {count} scenes {what}: choose 1 to {_MOST}.")
+    require_whole(seed, "seed", 0, MAX_SEED)
     data = ShapesAndChimes(count, ("image", "video", "audio", "text"), split=split, seed=seed)
-    out.mkdir(parents=True, exist_ok=True)
+    earlier = _earlier(out)
+    names = [f"{i}{ending}" for i in range(count) for ending in _ENDINGS]
+    check_names(out, (*names, _PAGE, _SHEET), earlier, ())
+    with replacing(out, earlier) as folder:
+        _write(folder, data)
+    return out / _PAGE
+
+
+def _earlier(out: Path) -> set[str]:
+    """Names of the files of an earlier preview in the folder."""
+    try:
+        page = (out / _PAGE).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return set()
+    return {_PAGE, _SHEET, *re.findall(r'src="(\d+(?:_sound)?\.\w+)"', page)} if _TITLE in page else set()
+
+
+def _write(out: Path, data: ShapesAndChimes) -> None:
     mel = LogMel(MelConfig())
     cards, tiles = [], []
-    for i in range(count):
+    for i in range(len(data)):
         item = data[i]
         picture = to_picture(item["image"])
         tiles.append(np.asarray(picture))
@@ -45,15 +74,14 @@ def write_preview(out: Path, count: int, seed: int, split: str) -> Path:
             f'<audio controls src="{i}.wav"></audio><figcaption>&ldquo;{html.escape(item["text"])}&rdquo;'
             f"<br><small>{facts}</small></figcaption></figure>"
         )
-    columns = min(count, 8)
-    rows = [tiles[i : i + columns] for i in range(0, count, columns)]
+    columns = min(len(data), 8)
+    rows = [tiles[i : i + columns] for i in range(0, len(data), columns)]
     rows[-1] += [np.full_like(tiles[0], 255)] * (columns - len(rows[-1]))
-    Image.fromarray(np.concatenate([np.concatenate(row, 1) for row in rows])).save(out / "contact_sheet.png")
-    page = out / "index.html"
-    page.write_text(
-        "<!doctype html><meta charset='utf-8'><title>Shapes &amp; Chimes</title><style>"
+    Image.fromarray(np.concatenate([np.concatenate(row, 1) for row in rows])).save(out / _SHEET)
+    (out / _PAGE).write_text(
+        f"<!doctype html><meta charset='utf-8'>{_TITLE}<style>"
         "body{font:15px system-ui;margin:2rem;display:flex;flex-wrap:wrap;gap:1.5rem}figure{margin:0;width:600px}"
         "img{width:192px;height:192px;margin:0 4px 4px 0;image-rendering:pixelated}"
-        "audio{width:592px}</style>" + "".join(cards)
+        "audio{width:592px}</style>" + "".join(cards),
+        encoding="utf-8",
     )
-    return page

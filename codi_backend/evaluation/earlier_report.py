@@ -23,7 +23,7 @@ def read_report(path: Path, heading: Mapping[str, Any]) -> dict[str, Any]:
         If it is none, or one of another model or other settings.
     """
     try:
-        report = json.loads(path.read_text())
+        report = json.loads(path.read_text(encoding="utf-8"))
         tables, prompts = report["tables"], report["prompts"]
     except (OSError, ValueError, KeyError, TypeError):
         raise ValueError(

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..output_folder import replacing
 from .figures import Figure
 from .tables import Table
 
@@ -36,19 +37,21 @@ def write_report(
     str
         The Markdown.
     """
-    out.mkdir(parents=True, exist_ok=True)
     whole = {
         **heading,
         "prompts": dict(prompts),
         "tables": {t.key: [f.to_dict() for f in t.figures] for t in tables},
         "missing": dict(missing),
     }
-    (out / "evaluation.json").write_text(json.dumps(whole, indent=1, ensure_ascii=False) + "\n")
-    for table in tables:
-        if table.figures:
-            (_curves if table.axis else _plot)(table, out / f"evaluation_{table.key}.png")
     text = _markdown(heading, tables, missing)
-    (out / "evaluation.md").write_text(text)
+    with replacing(out) as folder:
+        (folder / "evaluation.json").write_text(
+            json.dumps(whole, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
+        for table in tables:
+            if table.figures:
+                (_curves if table.axis else _plot)(table, folder / f"evaluation_{table.key}.png")
+        (folder / "evaluation.md").write_text(text, encoding="utf-8")
     return text
 
 

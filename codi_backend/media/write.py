@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import wave
+from collections.abc import Collection
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -85,15 +86,20 @@ def spectrogram_picture(mel: nn.Module, waveform: Tensor) -> Image.Image:
     return Image.fromarray(colours.astype(np.uint8))
 
 
+def result_files(modalities: Collection[str], index: int, count: int) -> dict[str, str]:
+    """Names of the files of result `index` of `count`, by modality."""
+    suffix = "" if count == 1 else f"_{index + 1:0{len(str(count))}d}"
+    return {name: f"{name}{suffix}.{_KINDS[name]}" for name in MODALITIES if name in modalities}
+
+
 def write_result(out: Path, config: CoDiConfig, decoded: dict[str, Any], index: int, count: int) -> dict[str, str]:
     """Write result `index` of `count` into the folder `out`; returns the names of its files by modality.
 
     `decoded` is what `CoDi.decode` gives by modality: pixels ``[B, 3, H, W]`` and ``[B, 3, T, H, W]``, sounds ``[B, 1,
     N]``, texts. A video gets the sound that was generated with it.
     """
-    suffix = "" if count == 1 else f"_{index + 1:0{len(str(count))}d}"
     result = {name: values[index] for name, values in decoded.items()}
-    files = {name: f"{name}{suffix}.{_KINDS[name]}" for name in MODALITIES if name in result}
+    files = result_files(result, index, count)
     rate = config.audio_autoencoder.mel.sample_rate if "audio" in result else None
     if "text" in result:
         (out / files["text"]).write_text(result["text"] + "\n", encoding="utf-8")

@@ -14,7 +14,8 @@ from ..config import TextEncoderConfig
 
 
 @functools.cache
-def _tokenizer() -> Any:
+def tokenizer() -> Any:
+    """CLIP's tokeniser, which is made once."""
     from open_clip.tokenizer import SimpleTokenizer
 
     return SimpleTokenizer()
@@ -50,9 +51,9 @@ class TextEncoder(nn.Module):
         Longer texts are cut. Padding is the end-of-text token, as in CLIP; the attention is causal, so that whatever
         follows the first one changes nothing. With `fill`, L is `config.positions`, as contexts of all tokens need it.
         """
-        tokenizer = _tokenizer()
-        start, end = tokenizer.sot_token_id, tokenizer.eot_token_id
-        rows = [[start, *tokenizer.encode(text)[: self.config.positions - 2], end] for text in texts]
+        clip = tokenizer()
+        start, end = clip.sot_token_id, clip.eot_token_id
+        rows = [[start, *clip.encode(text)[: self.config.positions - 2], end] for text in texts]
         longest = self.config.positions if fill else max(len(row) for row in rows)
         return torch.tensor([row + [end] * (longest - len(row)) for row in rows])
 

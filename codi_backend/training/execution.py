@@ -44,6 +44,10 @@ class Execution:
             raise ValueError(f"There is no precision {self.precision!r}; choose from no, bf16, fp16.")
         if self.micro_batches < 1:
             raise ValueError(f"A batch cannot be taken in {self.micro_batches} parts: choose 1 or more.")
+        if self.workers < 0:
+            raise ValueError(f"{self.workers} processes cannot prepare data: choose 0 or more workers.")
+        if self.sample_every < 0:
+            raise ValueError(f"Samples cannot be {self.sample_every} steps apart: choose 0, for none, or more.")
 
     def accelerator(self) -> Accelerator:
         """This process among those that train together, and its device."""

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from ..checks import MAX_SEED, require_whole
 from .curves import Curves
 from .execution import Execution, checkpoint_blocks
 from .shares import SharedNoise, share
@@ -43,6 +44,14 @@ class Options:
     save_every: int = 500
     log_every: int = 20
     keep: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, value in (("steps", self.steps), ("samples a step", self.batch_size)):
+            if value < 1:
+                raise ValueError(f"Training of {value} {name} learns nothing: choose 1 or more.")
+        if not 0 < self.learning_rate < math.inf:
+            raise ValueError(f"A learning rate of {self.learning_rate} is not possible: choose one above 0, as 1e-4.")
+        require_whole(self.seed, "seed", 0, MAX_SEED)
 
 
 class Stage(nn.Module):

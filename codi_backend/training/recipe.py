@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from ..config import CoDiConfig
 from ..data import ShapesAndChimes
 from ..modality import MODALITIES, modality
 from ..model import CoDi
+from ..output_folder import replacing
 from ..parts import FIELDS, build, part_names
 from .alignment import AlignmentStage
 from .autoencoders import AutoencoderStage
@@ -175,19 +177,25 @@ def _has_record(path: Path, stage: str, options: Options) -> bool:
 def pack(out: Path, destination: Path) -> list[Path]:
     """Write the finished run as half-precision checkpoint files with the configuration.
 
-    A part is one file, or several if it is large, of which the first has its training record.
+    A part is one file, or several if it is large, of which the first has its training record. Files of an earlier pack
+    in `destination` are replaced when all are written.
     """
-    destination.mkdir(parents=True, exist_ok=True)
     config = _config(out)
+    parts = list(CoDi(config).parts())
+    sources = {part: _part_file(out, part) for part in parts}
+    of_part = re.compile(rf"{re.escape(config.name)}_({'|'.join(map(re.escape, parts))})(-\d+-of-\d+)?\.safetensors")
+    # With the files of an earlier run in another number, a part would be read twice.
+    earlier = [path.name for path in destination.glob("*.safetensors") if of_part.fullmatch(path.name)]
     written = []
-    for part in CoDi(config).parts():
-        checkpoint = read_parts(_part_file(out, part))
-        shards = list(_shards(checkpoint.parts[part]))
-        for number, state in enumerate(shards, 1):
-            name = f"{config.name}_{part}{f'-{number}-of-{len(shards)}' if len(shards) > 1 else ''}.safetensors"
-            training = checkpoint.training if number == 1 else []
-            save_parts(destination / name, config, {part: state}, training, torch.float16)
-            written.append(destination / name)
+    with replacing(destination, earlier) as folder:
+        for part, source in sources.items():
+            checkpoint = read_parts(source)
+            shards = list(_shards(checkpoint.parts[part]))
+            for number, state in enumerate(shards, 1):
+                name = f"{config.name}_{part}{f'-{number}-of-{len(shards)}' if len(shards) > 1 else ''}.safetensors"
+                training = checkpoint.training if number == 1 else []
+                save_parts(folder / name, config, {part: state}, training, torch.float16)
+                written.append(destination / name)
     return written
 
 

@@ -77,6 +77,12 @@ class _Server:
     last_prompt_id = None
     sockets_metadata: dict = {}
 
+    def __init__(self):
+        self.told: dict[str, str] = {}  # by node
+
+    def send_progress_text(self, text, node_id, sid=None):
+        self.told[node_id] = text
+
     def send_sync(self, event, data, sid=None):
         pass
 
@@ -93,6 +99,8 @@ class InProcess:
         Ids of the nodes that the pack registered.
     output : Path
         Where save nodes write.
+    told : dict of str to str
+        The text that a node of the last prompt shows, by its id.
     executed : set of str
         The nodes of the last prompt whose outputs were not in the cache.
     """
@@ -145,6 +153,10 @@ class InProcess:
     def node(self, name: str):
         return self._nodes.NODE_CLASS_MAPPINGS[name]
 
+    @property
+    def told(self) -> dict[str, str]:
+        return self._server.told
+
     def forget(self) -> None:
         """Start with an empty cache of node outputs and no loaded models."""
         import comfy.model_management
@@ -171,6 +183,7 @@ class InProcess:
         valid, error, outputs, node_errors = asyncio.run(self._execution.validate_prompt(name, prompt, None))
         if not valid or node_errors:
             raise ValueError(f"{error} {json.dumps(node_errors)}")
+        self._server.told.clear()
         self._executor.execute(prompt, name, {}, outputs)
         messages = dict(self._executor.status_messages)
         self.executed = set(prompt) - set(messages["execution_cached"]["nodes"])
