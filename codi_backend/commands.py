@@ -120,9 +120,9 @@ def similarity(options: argparse.Namespace) -> None:
     import json
 
     from .checks import require_whole
-    from .diffusion import MAX_RESULTS
     from .evaluation.heat_map import heat_map
     from .evaluation.similarity import compare_alignments, read_content
+    from .generation import MOST_RESULTS
     from .model import CoDi
 
     codi = CoDi.load(options.model)
@@ -131,7 +131,7 @@ def similarity(options: argparse.Namespace) -> None:
         codi,
         [(name, read_content(codi, name, value), weight) for name, value, weight in prompts],
         options.outputs or codi.outputs,
-        require_whole(options.count, "--count", 1, MAX_RESULTS),
+        require_whole(options.count, "--count", 1, MOST_RESULTS),
         seed=options.seed,
         steps=options.steps,
         guidance=options.guidance,

@@ -20,7 +20,6 @@ from .config import CoDiConfig
 from .contents import read_held, read_prompt, split_start
 from .contexts import MixedContext, mix
 from .devices import place
-from .diffusion import MAX_RESULTS
 from .films import film_names, held_film, write_films
 from .latent_shapes import lengths
 from .media.earlier_results import PAGE, RECORD, earlier_results, read_from
@@ -33,6 +32,7 @@ from .parts import needed_parts
 from .prompts.audio import CutPrompt
 from .selection import usual_candidates
 
+MOST_RESULTS = 10_000  # at once; more would fill any memory
 _BAR_DELAY = 0.2  # seconds, so that a refused request shows no bar
 
 
@@ -46,7 +46,7 @@ def generate_to_folder(options: argparse.Namespace) -> None:
     """
     from tqdm import tqdm
 
-    require_whole(options.count, "--count", 1, MAX_RESULTS)
+    require_whole(options.count, "--count", 1, MOST_RESULTS)
     seconds: dict[str, float] = {}
     begun = time.monotonic()
 

@@ -14,7 +14,8 @@ import operator
 from .config import AudioAutoencoderConfig, CoDiConfig, ImageAutoencoderConfig, UNetConfig
 from .modality import modality
 
-MAX_FRAMES = 30  # rows of the table of positions in time
+# Of videos. Memory grows with the square; models are trained on a few dozen at most.
+MAX_FRAMES = 120
 MAX_SECONDS = 600.0
 MAX_SIDE = 4096  # pixels
 _ROUNDING = 1e-4  # of a frame: by so little more than whole frames a duration does not call for another

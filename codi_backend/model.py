@@ -199,7 +199,9 @@ class CoDi(nn.Module):
             if sample_rate is None:
                 raise ValueError("The sample rate of the sound is needed: give sample_rate in Hz.")
             sounds = as_samples(content, what).to(weight.device)
-            given, taken = sounds.shape[-1] / max(1, sample_rate), encoder.config.seconds
+            embedding = encoder(sounds, sample_rate)
+            unconditional = encoder(torch.zeros_like(sounds[:1]), sample_rate)
+            given, taken = sounds.shape[-1] / sample_rate, encoder.config.seconds
             if given > 1.01 * taken:
                 warnings.warn(
                     f"The audio prompt lasts {given:.2f} s: its middle, {taken:g} s, is encoded; cut out the part that "
@@ -207,8 +209,6 @@ class CoDi(nn.Module):
                     CutPrompt,
                     stacklevel=3,  # beyond the decorator
                 )
-            embedding = encoder(sounds, sample_rate)
-            unconditional = encoder(torch.zeros_like(sounds[:1]), sample_rate)
         else:
             pixels = clip_input(as_pixels(content, what), encoder.config, name == "video")
             nothing = clip_nothing(encoder.config, pixels.shape[2] if name == "video" else None)
@@ -316,7 +316,8 @@ class CoDi(nn.Module):
         samples = as_samples(content, "The audio to encode").to(weight)
         steps = None if seconds is None else self.latent_shape("audio", seconds=seconds)[1]
         network = self.config.diffuser.networks.get("audio")
-        if steps is None and network is not None and not autoencoder.config.released_processing:
+        whole = steps is None and network is not None and not autoencoder.config.released_processing
+        if whole and samples.ndim == 3:  # other shapes are refused below
             rate = autoencoder.config.mel.sample_rate
             count = -(-samples.shape[-1] * rate // (rate if sample_rate is None else as_rate(sample_rate)))
             steps = audio_steps(count, autoencoder.config, multiple_of(network))

@@ -6,7 +6,7 @@ import comfy.model_management
 import torch
 from comfy_api.latest import io
 
-from ..codi_backend.checks import require_whole
+from ..codi_backend.checks import require_number, require_whole
 from ..codi_backend.config import CoDiConfig
 from ..codi_backend.diffusion import mean_latent
 from ..codi_backend.latent_shapes import MAX_FRAMES, MAX_SECONDS, MAX_SIDE, latent_shape
@@ -38,6 +38,9 @@ def stream_shape(config: CoDiConfig, name: str, width=0, height=0, frames=0, sec
         raise ValueError(
             f"model: {config.name!r} does not generate {name}; load one that does, or generate something else."
         )
+    width, height = (require_whole(side, what, 0, MAX_SIDE) for side, what in ((width, "width"), (height, "height")))
+    frames = require_whole(frames, "frames", 0, MAX_FRAMES)
+    seconds = require_number(seconds, "seconds", 0, MAX_SECONDS)
     size = (width or None, height or None)
     shape = latent_shape(config, name, image_size=size, frames=frames or None, seconds=seconds or None)
     return (*shape, 1, 1) if name == "text" else shape

@@ -28,6 +28,14 @@ def pytest_configure(config):
 
 
 @pytest.hookimpl(tryfirst=True)
+def pytest_warning_recorded(warning_message):
+    """ComfyUI names a pack's modules by their paths, and xdist's other processes cannot import those."""
+    if "/" in type(warning_message.message).__module__:
+        warning_message.message = UserWarning(str(warning_message.message))
+        warning_message.category = UserWarning
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config, items):
     """Property tests belong to the normal run and, with more examples, to the slow one."""
     if _slow(config):

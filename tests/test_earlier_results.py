@@ -83,8 +83,8 @@ def test_results_as_prompts_of_later_runs(generate, out):
     assert (out / "audio.wav").read_bytes() != sound
     video = (out / "video.mp4").read_bytes()
     assert generate("--hold", f"video={out / 'video.mp4'}", "--outputs", "audio") == 0
-    assert contents(out).keys() == {"audio.wav", "video.mp4", "result.json", "index.html"}
-    assert (out / "video.mp4").read_bytes() == video
+    assert contents(out).keys() == {"audio.wav", "video.mp4", "film.mp4", "result.json", "index.html"}
+    assert (out / "video.mp4").read_bytes() == video and record(out)["kept"] == ["video.mp4"]
 
 
 @pytest.mark.parametrize("inputs", [["--image={}"], ["--hold=image={}", "--outputs", "text", "image"]])

@@ -289,7 +289,7 @@ def test_only_what_is_needed_is_loaded(generate, monkeypatch, tmp_path):
         (["--image", "a.wav"], "a.wav cannot be read as an image"),
         (["--audio", "a.png"], "a.png has no audio track"),
         (["--video", "a.txt"], "a.txt cannot be read as a video"),
-        (["--frames", "99", "--outputs", "video"], "99 frames"),
+        (["--frames", "199", "--outputs", "video"], "199 frames"),
         (["--frames", "4", "--seconds", "3", "--outputs", "video"], "4 frames last 0.64 s"),
         (["--seconds", "nan", "--outputs", "audio"], "seconds: nan s is out of range"),
         (["--seconds", "30", "--outputs", "video"], "seconds: 30 s are 188 frames of a video"),

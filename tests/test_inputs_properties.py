@@ -57,7 +57,7 @@ ENTRIES = {
     ),
     "encode image": (lambda c, x: c.encode("image", x), (2, 3, 16, 24), PIXELS, (2, 4, 2, 3)),
     "encode video": (lambda c, x: c.encode("video", x), (1, 3, 2, 16, 16), PIXELS, (1, 4, 2, 2, 2)),
-    "encode audio": (lambda c, x: c.encode("audio", x, 16000), (1, 1, 3000), SAMPLES, (1, 8, 3, 8)),
+    "encode audio": (lambda c, x: c.encode("audio", x, 16000), (1, 1, 3000), SAMPLES, (1, 8, 4, 8)),
     "decode image": (lambda c, x: c.decode("image", x), (2, 4, 2, 3), WIDE, (2, 3, 16, 24)),
     "decode video": (lambda c, x: c.decode("video", x), (1, 4, 2, 2, 2), WIDE, (1, 3, 2, 16, 16)),
     "decode audio": (lambda c, x: c.decode("audio", x), (1, 8, 2, 8), WIDE, (1, 1, 2560)),

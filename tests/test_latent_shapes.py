@@ -62,9 +62,10 @@ def test_one_length_sets_all_streams(config, size, frames, steps):
 def test_longer_than_any_video():
     assert latent_shape(MINI, "audio", seconds=10)[1] == 128
     assert latent_shape(MINI, "audio", frames=100)[1] == 200
-    with pytest.raises(ValueError, match="^seconds: 5.12 s are 32 frames .* has at most 30; choose at most 4.8 s"):
-        latent_shape(MINI, "video", seconds=5.12)
-    with pytest.raises(ValueError, match=r"^frames: 31 frames are out of range; choose 1 to 30"):
+    assert latent_shape(MINI, "video", seconds=5.12)[1] == 32
+    with pytest.raises(ValueError, match="^seconds: 19.52 s are 122 frames .* has at most 120; choose at most 19.2 s"):
+        latent_shape(MINI, "video", seconds=19.52)
+    with pytest.raises(ValueError, match=r"^frames: 121 frames are out of range; choose 1 to 120"):
         latent_shape(MINI, "video", frames=MAX_FRAMES + 1)
 
 
@@ -76,7 +77,7 @@ def test_longer_than_any_video():
         ({"seconds": math.nan}, "^seconds: nan s is out of range"),
         ({"seconds": math.inf}, "^seconds: inf s is out of range"),
         ({"seconds": 1e12}, "^seconds: 1e[+]?12 s|^seconds: 1000000000000.0 s is out of range"),
-        ({"frames": 0}, "^frames: 0 frames are out of range; choose 1 to 30"),
+        ({"frames": 0}, "^frames: 0 frames are out of range; choose 1 to 120"),
         ({"frames": -3}, "^frames: -3 frames are out of range"),
         ({"frames": 2.5}, "^frames: 2.5 is not a whole number"),
         ({"frames": 10**12}, "^frames: 1000000000000 frames"),

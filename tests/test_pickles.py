@@ -20,7 +20,7 @@ from codi_backend.tensor_files import TensorFile
 from codi_backend.training.loop import Options
 from codi_backend.training.state import State
 
-SENTENCE = r"^bad\.\w+ .*(could run code, so it was not loaded: get it as safetensors|: .+)\.$"
+SENTENCE = r"^(.+/)?bad\.\w+ .*(could run code, so it was not loaded: get it as safetensors|: .+)\.$"
 
 
 def inspected(path):
@@ -29,7 +29,7 @@ def inspected(path):
 
 
 def resumed(path):
-    State(path, {"weight": torch.zeros(2)}, {}).load(Options(1, 1, 1.0))
+    State(path, {"weight": torch.zeros(2)}, {}).load(Options(1, 1, 1.0), {})
 
 
 READERS = {

@@ -80,8 +80,8 @@ def read_all(
     workers: int = 0,
     broken: Broken | None = None,
     read: Callable[[int], Any] | None = None,
-) -> Iterator[tuple[int, Any]]:
-    """All rows in order with what is read of them, by `workers` processes.
+) -> Iterator[Any]:
+    """What is read of all rows, in order, by `workers` processes.
 
     Parameters
     ----------
@@ -102,14 +102,19 @@ def read_all(
     broken = broken or Broken()
     count, before = 0, len(broken.faults)
     rows = _Guarded(pairs, read or pairs.__getitem__)
-    for row, item in enumerate(DataLoader(rows, batch_size=None, num_workers=workers, collate_fn=_as_it_is)):
+    # A fork of a process with threads, such as ComfyUI's or TensorBoard's, may wait for ever for what they hold.
+    context = "spawn" if workers else None
+    loader = DataLoader(
+        rows, batch_size=None, num_workers=workers, collate_fn=_as_it_is, multiprocessing_context=context
+    )
+    for row, item in enumerate(loader):
         if isinstance(item, _Unreadable):
             broken.add(pairs.entries[row].name, item)
             if not broken.skip and len(broken.faults) == SHOWN:
                 broken.check(pairs.source, row + 1 == len(pairs))
         elif broken.skip or not broken.faults:
             count += 1
-            yield row, item
+            yield item
     broken.check(pairs.source)
     if not count and len(broken.faults) > before:
         raise ValueError(f"Nothing of {pairs.source} can be read. {broken.reasons()}")

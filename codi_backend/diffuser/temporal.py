@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..latent_shapes import MAX_FRAMES
 from .clip_attention import ClipAttention
 from .factory import Factory
 from .layers import ResBlock
 from .temporal_position import HEADS, RelativePositionBias
 
 _SHIFTS = 8
+_POSITIONS = 30  # rows of the published tables
 _NORM_AXES = {"frames": 1, "channels": -1}
 _FRAME_RATE = 3  # The released code always passes frame rate 4, whose row is the fourth.
 
@@ -49,8 +49,15 @@ class PositionTable(RawParameter):
     """A learned row per frame or per frame rate, ``[1, 30, C]``."""
 
     def __init__(self, channels: int, make: Factory) -> None:
-        table = 0.02 * torch.randn(1, MAX_FRAMES, channels, device=make.device)
+        table = 0.02 * torch.randn(1, _POSITIONS, channels, device=make.device)
         super().__init__(table.to(make.dtype or table.dtype))  # nothing can be drawn in 8 bits
+
+    def rows(self, frames: int, x: Tensor) -> Tensor:
+        """Positions of so many frames, ``[1, T, C]``. Beyond its rows the table is interpolated, as in ViTs."""
+        table = self.cast(x)
+        if frames <= _POSITIONS:
+            return table[:, :frames]
+        return F.interpolate(table.transpose(1, 2), frames, mode="linear").transpose(1, 2)
 
 
 class ClampedNorm(RawParameter):
@@ -94,7 +101,7 @@ class TemporalAttention(nn.Module):
 
     def forward(self, x: Tensor, bias: Tensor) -> Tensor:
         batch, frames, pixels, _ = x.shape
-        table = self.pos_embeds.cast(x)[:, :frames] + self.frame_rate_embeds.cast(x)[:, _FRAME_RATE, None]
+        table = self.pos_embeds.rows(frames, x) + self.frame_rate_embeds.cast(x)[:, _FRAME_RATE, None]
         tokens = self.norm(x + table[:, :, None]).transpose(1, 2).flatten(0, 1)
         q, k, v = (
             t.unflatten(-1, (HEADS, -1)).transpose(1, 2) for t in (self.to_q(tokens), *self.to_kv(tokens).chunk(2, -1))
@@ -139,7 +146,7 @@ class FrameShift(nn.Module):
 class SpatioTemporalBlock(nn.Module):
     """Temporal attention, shifted feed-forward and frame shift (SPEC section 2.2).
 
-    ``h [B * T, C, H, W]`` with ``frames = T <= 30`` -> same shape. With `clip` there is attention to the whole clip
+    ``h [B * T, C, H, W]`` with ``frames = T`` -> same shape. With `clip` there is attention to the whole clip
     after that through time.
     """
 

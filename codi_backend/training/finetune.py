@@ -207,7 +207,7 @@ def _readable(pairs: Pairs, accelerator: Accelerator, workers: int, broken: Brok
     if accelerator.is_main_process:
         before = len(broken.faults)
         try:
-            rows = [row for row, _ in read_all(pairs, workers, broken)]
+            rows = list(read_all(pairs, workers, broken, functools.partial(_read, pairs)))
             found = [(rows, broken.faults[before:], None)]
         except ValueError as error:
             found = [([], [], str(error))]
@@ -217,6 +217,12 @@ def _readable(pairs: Pairs, accelerator: Accelerator, workers: int, broken: Brok
     if not accelerator.is_main_process:
         broken.faults += faults
     return rows
+
+
+def _read(pairs: Pairs, row: int) -> int:
+    """A row, if it can be read."""
+    _ = pairs[row]
+    return row
 
 
 def _report_left_out(broken: Broken, path: Path, report: Callable[[str], None]) -> None:

@@ -147,6 +147,7 @@ def _encode(
         _CHUNK,
         collate_fn=data.collate,
         num_workers=workers,
+        multiprocessing_context="spawn" if workers else None,  # see `read_all`
         generator=torch.Generator(),  # leaves the common one alone
     )
     for number, chunk in enumerate(chunks):

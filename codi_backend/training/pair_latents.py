@@ -139,7 +139,7 @@ def _items(
     pairs: Pairs, workers: int, broken: Broken, captions: list[str], crops: list[int]
 ) -> Iterator[dict[str, Any]]:
     """Crops of all entries; captions and numbers of crops are appended to the lists, once an entry."""
-    for _, items in read_all(pairs, workers, broken, functools.partial(_crops, pairs)):
+    for items in read_all(pairs, workers, broken, functools.partial(_crops, pairs)):
         captions.append(items[0]["text"])
         crops.append(len(items))
         yield from items

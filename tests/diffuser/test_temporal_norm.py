@@ -7,7 +7,7 @@ import torch
 import whole
 
 from codi_backend.diffuser.factory import Factory
-from codi_backend.diffuser.temporal import ClampedNorm, TemporalAttention
+from codi_backend.diffuser.temporal import ClampedNorm, PositionTable, TemporalAttention
 from codi_backend.diffuser.unet import UNet
 
 
@@ -45,3 +45,14 @@ def test_environment_encoders_normalise_over_frames():
         if isinstance(module, TemporalAttention):
             axes["environment" if name.startswith("environment_encoder") else "other"].add(module.norm.axis)
     assert axes == {"environment": {1}, "other": {-1}}
+
+
+def test_positions_beyond_the_table_are_interpolated():
+    """Videos of up to 30 frames take the table's first rows; longer ones stretch the whole table."""
+    table = PositionTable(6, Factory())
+    x = torch.zeros(1)
+    assert torch.equal(table.rows(30, x), table.weight) and torch.equal(table.rows(16, x), table.weight[:, :16])
+    stretched = table.rows(60, x)
+    assert stretched.shape == (1, 60, 6)
+    middle = 0.75 * table.weight[:, 10] + 0.25 * table.weight[:, 11]  # row 21 lies at 10.25
+    torch.testing.assert_close(stretched[:, 21], middle)

@@ -382,7 +382,10 @@ MISTAKES = {
     "image to encode": (encoded("Image", pictures(1, 30, 33)), "image: 33 x 30 pixels .* scale it to 32 x 24"),
     "image to sample from": (sampled({"samples": torch.zeros(1, 4, 5, 4)}), "latent_image: the image latent is 5 x 4"),
     "two channels to encode": (encoded("Image", torch.zeros(1, 32, 32, 2)), "image: this is of shape"),
-    "frames of a latent": (sampled({"samples": torch.zeros(1, 4, 31, 4, 4)}), "latent_image: the video latent has 31"),
+    "frames of a latent": (
+        sampled({"samples": torch.zeros(1, 4, 121, 4, 4)}),
+        "latent_image: the video latent has",
+    ),
     # A checkpoint of texts alone.
     "text model asked for a video latent": (of_text_only("CoDiEmptyLatent"), "model: 'tiny' does not generate video"),
     "text model asked for a video": (of_text_only("CoDiSampleVideo"), "model: 'tiny' does not generate video"),

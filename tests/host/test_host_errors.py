@@ -29,7 +29,7 @@ def bare(host, run_node):
         ({"width": 72}, "width: 72 pixels .* multiple of 16"),
         ({"height": 8192}, "height: 8192 is out of range; choose a whole number from 0 to 4096"),
         ({"image": False, "video": True, "width": 72}, "width: 72 pixels"),
-        ({"video": True, "frames": 31}, "frames: 31 is out of range; choose a whole number from 0 to 30"),
+        ({"video": True, "frames": 121}, "frames: 121 is out of range; choose a whole number from 0 to 120"),
         ({"video": True, "frames": -1}, "frames: -1 is out of range"),
         ({"seconds": -1.0}, "seconds: -1 is out of range"),
         (NONE, "image, video, audio, text: nothing is left"),
@@ -104,7 +104,7 @@ def test_latents_that_cannot_be_joined(run_node, empty):
         ((1, 16, 8, 8), r"latent_image: a latent of shape \[1, 16, 8, 8\]"),
         ((1, 4, 9, 8), "latent_image: the image latent is 9 x 8, .* width and height multiples of 16 pixels"),
         ((1, 8, 17, 8), "latent_image: the audio latent is 17 x 8, .* multiple of 0.16 seconds"),
-        ((1, 4, 31, 8, 8), "latent_image: the video latent has 31 frames; give it 1 to 30"),
+        ((1, 4, 121, 8, 8), "latent_image: the video latent has 121 frames; give it 1 to 120"),
     ],
 )
 def test_latent_of_another_model(sample, shape, message):

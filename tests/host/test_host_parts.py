@@ -119,8 +119,8 @@ SENTENCE = "three red stars, slowly , and no other thing of any kind"
 ENDLESS = {"greedy": False, "temperature": 100.0, "seed": 2}  # the length that is estimated for
 RUNS = {
     "texts": (1, [SENTENCE] * 64, lambda encoders, texts: encoders.text.encode(texts)),
-    "images": (1, random(16, 3, 64, 64), lambda encoders, pixels: encoders.image.encode(pixels)),
-    "video": (1, random(1, 3, 8, 64, 64), lambda encoders, frames: encoders.image.encode_video(frames)),
+    "images": (1, random(16, 3, 64, 64).sigmoid(), lambda encoders, pixels: encoders.image.encode(pixels)),
+    "video": (1, random(1, 3, 8, 64, 64).sigmoid(), lambda encoders, frames: encoders.image.encode_video(frames)),
     "sounds": (1, random(4, 1, 40960), lambda encoders, waveform: encoders.audio.encode(waveform, 16000)),
     "image to latent": (2, random(1, 256, 256, 3), lambda vae, image: vae.encode(image)),
     "latent to image": (2, random(1, 4, 32, 32), lambda vae, latents: vae.decode(latents)),
@@ -144,10 +144,10 @@ def test_the_memory_asked_for_is_what_is_taken(run_node, asked, name):
 
 def test_what_is_asked_for_grows_with_the_content(tiny, asked):
     with torch.inference_mode():
-        tiny[1].image.encode(random(1, 3, 64, 64))
-        tiny[1].image.encode(random(16, 3, 64, 64))
+        tiny[1].image.encode(random(1, 3, 64, 64).sigmoid())
+        tiny[1].image.encode(random(16, 3, 64, 64).sigmoid())
         assert asked[1] == pytest.approx(16 * asked[0])
-        tiny[1].image.encode(random(160, 3, 64, 64))
+        tiny[1].image.encode(random(160, 3, 64, 64).sigmoid())
         assert asked[2:] == [asked[1]] * 10  # one batch after the other
 
 
@@ -160,8 +160,8 @@ def test_what_is_loaded_in_part_gives_the_same(run_node):
         with torch.inference_mode():
             return [
                 encoders.text.encode(["a red star"]),
-                encoders.image.encode(random(1, 3, 40, 40)),
-                encoders.image.encode_video(random(1, 3, 3, 40, 40)),
+                encoders.image.encode(random(1, 3, 40, 40).sigmoid()),
+                encoders.image.encode_video(random(1, 3, 3, 40, 40).sigmoid()),
                 encoders.audio.encode(random(1, 1, 8000), 16000),
                 text_vae.encode(["a red star"]),
             ]

@@ -260,7 +260,7 @@ def test_bad_input_of_focus(host, encode, focus):
         (None, 0.2, "^clip_vision_output: there are no tokens"),
         (few, 0.2, "^clip_vision_output: Focus needs at least 20 local tokens .* set it to 0.5"),
         (broken, 0.2, "^clip_vision_output: its last_hidden_state holds values that are not finite"),
-        (encode(pictures()), 1.5, "^clip_vision_output: A focus of 1.5 is not possible: choose 0"),
+        (encode(pictures()), 1.5, "^focus: 1.5 is out of range; choose a number from 0 to 1"),
     ):
         with pytest.raises(ValueError, match=sentence):
             focus(output, level)
@@ -290,7 +290,11 @@ def test_bad_input_of_blending(host, encode, focus, blend):
         ((pair, good), {"masks": (torch.ones(3, 8, 8),)}, "^clip_vision_outputs: batches"),
         ((good, good), {"masks": (0 * mask, 0 * mask)}, "^masks: nothing of any image is left; give at least one"),
         ((good, good), {"masks": (mask / 0 * 0,)}, "^mask_1: this holds values that are not finite"),
-        ((good, good), {"masks": (None, mask[None])}, r"^mask_2: this is of shape \[1, 1, 8, 8\]; connect a mask"),
+        (
+            (good, good),
+            {"masks": (None, mask[None, None])},
+            r"^mask_2: this is of shape \[1, 1, 1, 8, 8\]; connect",
+        ),
         ((blend(good, good), good), {}, "^image_1: 74 tokens are not those of one image; connect the output"),
         ((comfy.clip_vision.Output(), good), {}, "^image_1: there are no tokens in this"),
     ):
