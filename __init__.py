@@ -7,7 +7,7 @@ WEB_DIRECTORY = "./nodes/web"
 
 
 async def comfy_entrypoint():
-    """What ComfyUI calls to learn which nodes this pack has."""
+    """ComfyUI's entry point: the extension with the nodes of this pack."""
     from .nodes.extension import CoDiExtension
 
     return CoDiExtension()

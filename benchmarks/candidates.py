@@ -22,13 +22,13 @@ import torch
 from torch import Tensor
 
 import codi_backend as cb
+from codi_backend.cli.devices import place
 from codi_backend.data.captions import caption
 from codi_backend.data.world import sample_scene
-from codi_backend.devices import place
-from codi_backend.diffuser.environment import pooled
 from codi_backend.evaluation.runs import SCENE_SEED, judge
-from codi_backend.modality import modality
-from codi_backend.selection import best_candidates, best_result
+from codi_backend.modalities import modality
+from codi_backend.models.diffuser.environment import pooled
+from codi_backend.sampling.best_of_n import prune, select
 
 Tokens = dict[str, Tensor]
 HEARD = SimpleNamespace(clean_environment=lambda tokens: tokens)  # a diffuser that has heard them already
@@ -47,8 +47,8 @@ def similarity(tokens: Tokens) -> int:
 RULES: dict[str, Callable[[Tokens], int]] = {
     "the first": lambda tokens: 0,
     "similarity": similarity,
-    "one round": lambda tokens: int(best_candidates(HEARD, tokens, size(tokens))),
-    "two rounds": lambda tokens: best_result(HEARD, tokens),
+    "one round": lambda tokens: int(prune(HEARD, tokens, size(tokens))),
+    "two rounds": lambda tokens: select(HEARD, tokens),
 }
 
 

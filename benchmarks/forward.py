@@ -39,10 +39,10 @@ def write_weights(network: str, dtype: str, folder: Path) -> None:
     import torch
     from detweights import det_array, is_buffer
 
-    from codi_backend.checkpoints import cut, save_parts
-    from codi_backend.diffuser import Diffuser
-    from codi_backend.diffuser.names import to_reference
-    from codi_backend.published import CONFIG
+    from codi_backend.checkpoints.codi import CONFIG
+    from codi_backend.checkpoints.diffuser_names import to_reference
+    from codi_backend.checkpoints.native import cut, save_parts
+    from codi_backend.models.diffuser import Diffuser
 
     with torch.device("meta"):
         shapes = Diffuser(CONFIG.diffuser.only({network})).networks[network].state_dict()
@@ -61,7 +61,7 @@ def measure(case: str, dtype: str, device: str, repeat: int, folder: Path) -> di
     import torch
 
     from codi_backend import CoDi
-    from codi_backend.modality import modality
+    from codi_backend.modalities import modality
 
     streams = CASES[case][0]
     networks = sorted({modality(name).network for name in streams})

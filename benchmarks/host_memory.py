@@ -49,7 +49,7 @@ def diffusers(host, load) -> list[tuple[str, float, float]]:
     from host.test_host_memory import Peak
 
     # As on a GPU: what ComfyUI takes on a CPU holds all weights of an attention at once.
-    host.module("nodes.model").optimized_attention = attention_pytorch
+    host.module("nodes.runtime.model").optimized_attention = attention_pytorch
     model, encoders, *_ = load()
     prompts = host.node("CoDiPromptText").execute(prompt_encoders=encoders, text="three red stars").args
     rows = []

@@ -22,8 +22,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from host.comfy_host import find_comfyui
 
 from codi_backend.data import sample_scene
+from codi_backend.data.audio import render_audio
 from codi_backend.data.images import render_image
-from codi_backend.data.sounds import render_sound
 
 ROOT = Path(__file__).resolve().parents[1]
 PROMPT = ["--text", "three red stars, slowly", "--outputs", "text", "image", "video", "audio", "--seed", "0"]
@@ -52,7 +52,7 @@ def scene() -> float:
     begun = time.perf_counter()
     for one in scenes:
         render_image(one)
-        render_sound(one)
+        render_audio(one)
     return (time.perf_counter() - begun) / SCENES
 
 

@@ -16,8 +16,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from codi_backend.diffuser import joint
-from codi_backend.model import CoDi
+from codi_backend.models.diffuser import diffuser as joint
+from codi_backend.pipeline import CoDi
 
 FEW, ALL = joint._FRAMES_AT_ONCE, sys.maxsize
 

@@ -9,14 +9,14 @@ from typing import Any
 
 __version__ = "0.1.0"
 _HOMES = {
-    "CoDi": "model",
+    "CoDi": "pipeline",
     "CoDiConfig": "config",
-    "Context": "contexts",
-    "MixedContext": "contexts",
-    "Prompt": "conditioning",
-    "concatenate": "contexts",
-    "interpolate": "conditioning",
-    "mix": "contexts",
+    "Context": "conditioning.context",
+    "MixedContext": "conditioning.context",
+    "Prompt": "conditioning.prompt",
+    "concatenate": "conditioning.context",
+    "interpolate": "conditioning.prompt",
+    "mix": "conditioning.context",
 }
 __all__ = list(_HOMES)
 

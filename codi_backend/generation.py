@@ -1,250 +1,216 @@
-"""`codi generate`: run the model and leave files and a page that a person can open."""
+"""`CoDi.generate`: from prompts to outputs."""
 
 from __future__ import annotations
 
-import argparse
-import json
-import sys
-import time
-import warnings
-from typing import Any
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from .checkpoints import read_parts
-from .checks import require_whole
-from .conditioning import Prompt, interpolate
-from .config import CoDiConfig
-from .contents import read_held, read_prompt, split_start
-from .contexts import MixedContext, mix
-from .devices import place
-from .films import film_names, held_film, write_films
-from .latent_shapes import lengths
-from .media.earlier_results import PAGE, RECORD, earlier_results, read_from
-from .media.html_report import render_page, thumbnail
-from .media.write import result_files, spectrogram_picture, write_result
-from .modality import modality
-from .model import CoDi
-from .output_folder import check_names, replacing
-from .parts import needed_parts
-from .prompts.audio import CutPrompt
-from .selection import usual_candidates
+from .checks.inputs import as_pixels
+from .checks.numbers import MAX_SEED, require_number, require_whole
+from .conditioning.context import Context, MixedContext
+from .conditioning.prompt import Prompt
+from .modalities import MODALITIES
+from .models.diffuser.diffuser import Strength
+from .sampling.auxiliary import auxiliary_streams
+from .sampling.best_of_n import default_candidates
+from .sampling.latents import sample_latents
+from .sampling.noise import MAX_CANDIDATES
+from .sampling.settings import AlignmentSettings, SamplingSettings
 
-MOST_RESULTS = 10_000  # at once; more would fill any memory
-_BAR_DELAY = 0.2  # seconds, so that a refused request shows no bar
+if TYPE_CHECKING:
+    from .config import CoDiConfig
+    from .models.diffuser import Diffuser
 
 
-def generate_to_folder(options: argparse.Namespace) -> None:
-    """Generate, and write the outputs, ``result.json`` and ``index.html`` into ``options.out``.
+class GenerationMixin:
+    """What `CoDi` generates, by its diffuser and autoencoders."""
 
-    The results of an earlier run in that folder are replaced as a whole when all is done; those that this run reads
-    stay, and ``result.json`` lists them as ``kept``.
+    config: CoDiConfig
+    diffuser: Diffuser
 
-    ``options.prompts`` are (modality, text or path, weight), ``options.held`` (modality, path).
-    """
-    from tqdm import tqdm
+    def auxiliary_streams(
+        self, outputs: Collection[str], held: Collection[str] = (), alignment: str = "paper", fidelity: float = 0.0
+    ) -> list[str]:
+        """Streams that are sampled along with the outputs and dropped at the end, see `sampling.auxiliary`."""
+        fidelity = require_number(fidelity, "fidelity", 0, 1)
+        wanted = auxiliary_streams(self.config, outputs, held, alignment, fidelity)
+        return [name for name in wanted if name in self.outputs]
 
-    require_whole(options.count, "--count", 1, MOST_RESULTS)
-    seconds: dict[str, float] = {}
-    begun = time.monotonic()
+    def generate(
+        self,
+        prompts: Prompt | Context | MixedContext,
+        outputs: Sequence[str],
+        steps: int | None = None,
+        guidance: float | Sequence[float] | None = None,
+        seed: int = 0,
+        sampler: str | None = None,
+        alignment: str = "paper",
+        strength: Strength = 1.0,
+        alignment_scale: float | None = None,
+        progress: Callable[[int, int], None] | None = None,
+        image_size: int | None = None,
+        frames: int | None = None,
+        seconds: float | None = None,
+        held: Mapping[str, Tensor] | None = None,
+        start: Tensor | Mapping[str, Tensor] | None = None,
+        fidelity: float = 0.0,
+        candidates: int | None = None,
+    ) -> dict[str, Any]:
+        """Generate a set of outputs together from a batch of prompts.
 
-    def lap(stage: str) -> None:
-        nonlocal begun
-        seconds[stage] = round(time.monotonic() - begun, 3)
-        begun = time.monotonic()
+        Parameters
+        ----------
+        prompts : Prompt, or Context or MixedContext
+            From `prompt` or `interpolate`; for models with layers per kind of context from `context`, `concatenate` or
+            `mix`. Its batch size B is the number of results.
+        outputs : sequence of str
+            Modalities to generate; their order does not matter. See also `auxiliary_streams`.
+        steps, sampler, guidance : optional
+            How to sample, the model's own way by default: with how many steps; "dpmpp_2m", "dpmpp_2m_sde" (which adds
+            noise in every step), "ddim", "euler" or "ddim_released"; and by which classifier-free guidance scale, or
+            by one for each of several contexts.
+        seed : int
+            Fixes the noise of every stream of every result, whatever else is generated.
+        alignment, strength, alignment_scale
+            See `sample`; the scale is the model's own by default.
+        progress : callable, optional
+            See `sample`.
+        image_size, frames, seconds : optional
+            Size of images and videos in pixels; length of all streams that have time, in frames of a video or in
+            seconds. If both are given, they must agree within a step of the latents. The model's own by default; see
+            `codi_backend.modalities.lengths`.
+        held : dict of str to Tensor, optional
+            Latents in VAE units, ``[B, ...]`` or ``[1, ...]``, by modality. The other streams attend to these. They
+            stay as they are, and those that `outputs` names are among the results.
+        start : Tensor, or dict of str to Tensor, optional
+            What a run begins with: images ``[B, 3, H, W]`` or ``[1, 3, H, W]`` in 0..1 of the size that is generated;
+            or latents in VAE units of all outputs by modality, as for `held`.
+        fidelity : float
+            How much of the start stays, see `sample`; 1 returns it as it is.
+        candidates : int, optional
+            Of how many candidates each result is the one whose streams agree best, see `sample`; the model's own number
+            by default, and 1 where they could not be compared. 6 take about three times as long as 1. A result is the
+            same however many results are asked for.
 
-    config, parts = _look(options.model)
-    prompts = options.prompts or [("text", "", 1.0)]
-    outputs = options.outputs or [name for name in ("image", "audio") if name in config.diffuser.networks]
-    for name in outputs:
-        modality(name)
-    inputs = [split_start(name, path)[0] for name, path, *_ in (*prompts, *options.held) if name != "text"]
-    inputs += [path for name, path in options.held if name == "text"]
-    earlier = earlier_results(options.out)
-    files = [result_files(outputs, i, options.count) for i in range(options.count)]
-    film = held_film(options.held, outputs)
-    written = [name for row in files for name in (*row.values(), *(film_names(row) if film else ()))]
-    check_names(options.out, (*written, RECORD, PAGE), earlier, inputs)
-    if len({name for name, _ in options.held}) < len(options.held):
-        raise ValueError("A modality is held twice: name each once.")
-    if options.keep_sound and film is None:
-        raise ValueError(
-            "--keep-sound is for a film that gets new audio: use it with --hold video=FILE and audio output."
-        )
-    size = {"image_size": options.image_size, "frames": options.frames, "seconds": options.seconds}
-    if options.frames is not None:  # the model that is loaded may have no videos, whose frame rate tells the length
-        _, size["seconds"] = lengths(config, options.frames, options.seconds)
-    read = [read_prompt(name, text, config, options.audio_track) for name, text, _ in prompts]
-    length = (size["frames"], size["seconds"], options.audio_track)
-    held_read = {name: read_held(name, path, config, *length) for name, path in options.held}
-    for note in (note for content in (*read, *held_read.values()) for note in content.notes):
-        _say(note)
-    contents = [content.value for content in read]
-    held_contents = {name: content.value for name, content in held_read.items()}
-    lap("read files")
-    streams = [*outputs, *held_contents, *config.company(outputs, held_contents, options.alignment)]
-    needed = needed_parts([name for name, *_ in prompts], streams, config)
-    # Where a part is missing, the whole model can say best what it lacks and what it has.
-    codi = CoDi.load(options.model, only=needed if needed <= parts else None, vocabulary=options.vocabulary)
-    codi = place(codi, options.device)
-    if "text" in outputs and "text" in codi.autoencoders:
-        _ = codi.autoencoders["text"].vocabulary  # should be missed now, not when all is done
-    lap("load")
-    weighted = [(name, content, weight) for (name, _, weight), content in zip(prompts, contents)]
-    prompt = _mixture(codi, weighted, options.interpolation, options.focus, options.count)
-    held = {name: _encode_held(codi, name, content, size) for name, content in held_contents.items()}
-    start = _encode_start(codi, weighted, size) if options.fidelity > 0 else {}
-    lap("encode prompt")
-    sampling = codi.config.sampling(options.steps, options.sampler, options.guidance)
-    along = codi.companions(outputs, held, options.alignment, options.fidelity)
-    scale = codi.config.alignment_scale if options.alignment_scale is None else options.alignment_scale
-    with tqdm(total=sampling["steps"], desc="denoising", unit="step", file=sys.stderr, delay=_BAR_DELAY) as bar:
-        latents = codi.generate_latents(
-            prompt,
-            outputs,
-            seed=options.seed,
-            alignment=options.alignment,
-            strength=options.strength,
-            alignment_scale=scale,
-            progress=lambda done, total: bar.update(),
+        Returns
+        -------
+        dict
+            ``"image"``: ``[B, 3, H, W]`` in 0..1; ``"video"``: ``[B, 3, T, H, W]`` in 0..1; ``"audio"``:
+            ``{"waveform": [B, 1, N] in -1..1, "sample_rate": int}``; ``"text"``: list of str.
+
+        Raises
+        ------
+        ValueError
+            For an output that this model lacks, or an argument out of range.
+        """
+        start_image = None
+        if torch.is_tensor(start):
+            start_image = _start_image(start)
+            start = {"image": self.encode("image", start_image)}
+        latents = self.generate_latents(
+            prompts=prompts,
+            outputs=outputs,
+            steps=steps,
+            guidance=guidance,
+            seed=seed,
+            sampler=sampler,
+            alignment=alignment,
+            strength=strength,
+            alignment_scale=alignment_scale,
+            progress=progress,
+            image_size=image_size,
+            frames=frames,
+            seconds=seconds,
             held=held,
             start=start,
-            fidelity=options.fidelity,
-            candidates=options.candidates,
-            **sampling,
-            **size,
+            fidelity=fidelity,
+            candidates=candidates,
         )
-    lap("denoise")
-    decoded = {
-        name: codi.decode(name, z, seed=options.seed) if name == "text" else codi.decode(name, z).cpu()
-        for name, z in latents.items()
-    }
-    lap("decode")
-    kept = read_from(options.out, earlier, inputs)
-    result = {
-        "model": codi.config.name,
-        "prompts": [{"modality": name, "content": text, "weight": weight} for name, text, weight in prompts],
-        "interpolation": options.interpolation,
-        "held": [{"modality": name, "file": path} for name, path in options.held],
-        "outputs": outputs,
-        "seed": options.seed,
-        **sampling,
-        "alignment": options.alignment,
-        "strength": options.strength,
-        "alignment_scale": scale,
-        "companions": along,
-        "candidates": options.candidates or usual_candidates(codi.config, {*outputs, *along, *held}, options.alignment),
-        "focus": options.focus,
-        "fidelity": options.fidelity,
-        "seconds": seconds,
-        "peak_memory_mb": _peak_memory(),
-        "files": files,
-        "kept": kept,
-    }
-    thumbnails = [thumbnail(name, content) for (name, *_), content in zip(prompts, contents)]
-    held_thumbnails = [thumbnail(name, content) for name, content in held_contents.items()]
-    spectrograms = [spectrogram_picture(codi.autoencoders["audio"].mel, sound) for sound in decoded.get("audio", ())]
-    with replacing(options.out, earlier - {*kept}) as folder:
-        for i in range(options.count):
-            write_result(folder, codi.config, decoded, i, options.count)
-        if film is not None:
-            rate = codi.autoencoders["audio"].config.mel.sample_rate
-            sound = options.keep_sound, options.audio_track
-            if made := write_films(folder, film, files, decoded["audio"], rate, *sound, _say):
-                result["film"] = made
-        lap("write files")
-        (folder / RECORD).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-        page = render_page(result, decoded.get("text", ()), spectrograms, thumbnails, held_thumbnails)
-        # A file's name may hold bytes that are no characters.
-        (folder / PAGE).write_text(page, encoding="utf-8", errors="replace")
-    if options.json:
-        print(json.dumps(result, indent=2))
-    else:
-        print(f"Wrote {', '.join(str(options.out / f) for row in files for f in row.values())}.")
-        if gone := sorted(name for name in earlier - {*kept} if not (options.out / name).exists()):
-            print(f"Removed {', '.join(gone)}, of an earlier run.")
-        print(f"Open {options.out / PAGE} to see and hear.")
+        if start_image is not None and fidelity == 1:
+            return {"image": start_image.expand(len(latents["image"]), -1, -1, -1)}
+        results: dict[str, Any] = {}
+        for name, z in latents.items():
+            results[name] = self.decode(name, z, seed=seed) if name == "text" else self.decode(name, z)
+        if "audio" in results:
+            rate = self.autoencoders["audio"].config.mel.sample_rate
+            results["audio"] = {"waveform": results["audio"], "sample_rate": rate}
+        return results
+
+    def generate_latents(
+        self,
+        prompts: Prompt | Context | MixedContext,
+        outputs: Sequence[str],
+        steps: int | None = None,
+        guidance: float | Sequence[float] | None = None,
+        seed: int = 0,
+        sampler: str | None = None,
+        alignment: str = "paper",
+        strength: Strength = 1.0,
+        alignment_scale: float | None = None,
+        progress: Callable[[int, int], None] | None = None,
+        image_size: int | None = None,
+        frames: int | None = None,
+        seconds: float | None = None,
+        held: Mapping[str, Tensor] | None = None,
+        start: Mapping[str, Tensor] | None = None,
+        fidelity: float = 0.0,
+        candidates: int | None = None,
+    ) -> dict[str, Tensor]:
+        """Like `generate`, without the decoding: latents in VAE units by modality."""
+        if not outputs:
+            raise ValueError(f"No outputs were asked for: choose from {', '.join(self.outputs)}.")
+        if len(set(outputs)) < len(outputs):
+            raise ValueError(f"An output is named twice in {', '.join(outputs)}: name each once.")
+        held, start = held or {}, start or {}
+        if held and self.config.diffuser.contexts:
+            raise ValueError("No stream attends to a held stream in this model: leave it out.")
+        if strange := [name for name in start if name not in outputs or name in held]:
+            raise ValueError(f"There is a start for {strange[0]}, which is not generated: leave it out.")
+        for name in (*outputs, *held):
+            if lacking := self._lacking(name):
+                raise ValueError(f"This model cannot generate {name}: {self._advice(lacking[0])}.")
+        auxiliary = self.auxiliary_streams(outputs, held, alignment, fidelity)
+        if candidates is None:
+            candidates = default_candidates(self.config, {*outputs, *auxiliary, *held}, alignment)
+        settings = SamplingSettings(
+            **self.config.sampling(steps, sampler, guidance),
+            seed=require_whole(seed, "seed", 0, MAX_SEED),
+            num_candidates=require_whole(candidates, "candidates", 1, MAX_CANDIDATES),
+            start_strength=fidelity,
+        )
+        scale = self.config.modality_guidance if alignment_scale is None else alignment_scale
+        prompts = self._checked(prompts)
+        streams = [name for name in MODALITIES if name in {*outputs, *auxiliary, *held}]
+        results = len(prompts.embedding if isinstance(prompts, Prompt) else prompts.tokens)
+        return sample_latents(
+            self.diffuser,
+            self.config,
+            prompts,
+            outputs,
+            {name: (results, *self.latent_shape(name, image_size, frames, seconds)) for name in streams},
+            settings,
+            AlignmentSettings(alignment, strength, scale),
+            held=held,
+            start=start,
+            progress=progress,
+        )
+
+    def _checked(self, prompts: Prompt | Context | MixedContext) -> Prompt | Context | MixedContext:
+        """What guides this model, checked, where the diffuser is."""
+        if not isinstance(prompts, (Prompt, Context, MixedContext)):
+            raise ValueError(f"The prompts are a {type(prompts).__name__}: give what `prompt` or `context` makes.")
+        if isinstance(prompts, Prompt) == bool(self.config.diffuser.contexts):
+            needed = "context" if self.config.diffuser.contexts else "prompt"
+            raise ValueError(f"This model is guided by what `{needed}` gives: use that.")
+        prompts.check()
+        return prompts.to(next(self.diffuser.parameters()))
 
 
-def _say(sentence: str) -> None:
-    print(f"codi: {sentence}", file=sys.stderr)
-
-
-def _look(source: list[str]) -> tuple[CoDiConfig, set[str]]:
-    """Configuration and parts of a model, of which nothing stays in memory."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the model will be loaded, and warn, in a moment
-        checkpoint = read_parts(source)
-    return checkpoint.config, set(checkpoint.parts)
-
-
-def _mixture(
-    codi: CoDi, prompts: list[tuple[str, Any, float]], interpolation: str, focus: float, count: int
-) -> Prompt | MixedContext:
-    """What guides `count` results: prompts of one token, interpolated, or contexts of many, mixed in the attention."""
-    if codi.config.diffuser.contexts:
-        if interpolation != "linear":
-            raise ValueError("This model mixes prompts in its attention: leave --interpolation out.")
-        options = {"image": {"focus": focus}}
-        contexts = [(codi.context(name, content, **options.get(name, {})), weight) for name, content, weight in prompts]
-        return mix(contexts).expand(count)
-    if focus != 0.5:
-        raise ValueError("This model's prompts have no focus: leave --focus out.")
-    mixed = interpolate(
-        [(_encode_prompt(codi, name, content), weight) for name, content, weight in prompts], interpolation
-    )
-    return Prompt(*(e.expand(count, -1, -1) for e in (mixed.embedding, mixed.unconditional)))
-
-
-def _encode_prompt(codi: CoDi, name: str, content: Any) -> Prompt:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", CutPrompt)  # `read_prompt` has said so, with the name of the file
-        return codi.prompt(name, *content) if name == "audio" else codi.prompt(name, content)
-
-
-def _encode_held(codi: CoDi, name: str, content: Any, size: dict[str, Any]) -> Tensor:
-    """Latents of what was read, brought to the size and length that are generated."""
-    if name not in codi.outputs:
-        raise ValueError(f"This model cannot hold {name}: choose from {', '.join(codi.outputs) or 'other files'}.")
-    if name == "text":
-        return codi.encode(name, [content])
-    device = next(codi.parameters()).device
-    if name == "audio":
-        samples, rate = content
-        _, seconds = lengths(codi.config, size["frames"], size["seconds"])
-        return codi.encode(name, samples.to(device), rate, seconds=seconds)
-    autoencoder = codi.autoencoders[modality(name).network]
-    shape = codi.latent_shape(name, **size)
-    return codi.encode(name, _square(content, shape[-1] * autoencoder.downscale).to(device))
-
-
-def _encode_start(codi: CoDi, prompts: list[tuple[str, Any, float]], size: dict[str, Any]) -> dict[str, Tensor]:
-    """Latents of the first picture among the prompts, to begin with."""
-    pictures = [content for name, content, _ in prompts if name == "image"]
-    if not pictures:
-        raise ValueError("There is no picture to keep anything of: give one by --image, or leave --fidelity out.")
-    return {"image": _encode_held(codi, "image", pictures[0], size)}
-
-
-def _square(pixels: Tensor, side: int) -> Tensor:
-    """The central square of ``[1, 3, ..., H, W]``, `side` pixels wide."""
-    short = min(pixels.shape[-2:])
-    top, left = ((length - short) // 2 for length in pixels.shape[-2:])
-    cut = pixels[..., top : top + short, left : left + short]
-    flat = cut.reshape(1, -1, short, short)
-    # Means keep pixels that a player's size had multiplied as they were.
-    return F.interpolate(flat, (side, side), mode="area" if side <= short else "bilinear").unflatten(1, cut.shape[1:-2])
-
-
-def _peak_memory() -> int | None:
-    """Peak memory of this process in MB; with a GPU in use, of its allocator. None where the system does not tell."""
-    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
-        return round(torch.cuda.max_memory_allocated() / 1e6)
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(peak / (1e6 if sys.platform == "darwin" else 1e3))
+def _start_image(pixels: Tensor) -> Tensor:
+    pixels = as_pixels(pixels, "The start")
+    if pixels.ndim != 4 or pixels.shape[1] != 3:
+        raise ValueError(f"A run starts from images [B, 3, H, W], not {list(pixels.shape)}: give three channels.")
+    return pixels.clamp(0, 1)

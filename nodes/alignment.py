@@ -1,15 +1,15 @@
-"""How the streams of a joint run listen to each other."""
+"""Settings of the latent alignment between the streams of a joint run."""
 
 from __future__ import annotations
 
 from comfy_api.input import CurveInput
 from comfy_api.latest import io
 
-from ..codi_backend.checks import require_number
-from .latents import codi_config
-from .listening import KEY, with_settings
-from .streams import STREAMS
-from .types import CATEGORY
+from ..codi_backend.checks.numbers import require_number
+from .latents.empty import codi_config
+from .runtime.alignment_options import KEY, with_settings
+from .runtime.latent_packing import STREAMS
+from .runtime.types import CATEGORY
 
 MODES = ["paper", "released", "none"]
 MAX_STRENGTH = 4.0
@@ -21,8 +21,8 @@ def mode_input() -> io.Combo.Input:
         "mode",
         options=MODES,
         default="paper",
-        tooltip="paper: every stream listens to the others. released: every stream listens to itself, as "
-        "the published code does. none: the streams share the prompt and nothing else.",
+        tooltip="paper: every stream attends to the others. released: every stream attends to itself, as in the "
+        "published code. none: the streams share only the prompt.",
     )
 
 
@@ -37,12 +37,12 @@ class CoDiAlignment(io.ComfyNode):
             node_id="CoDiAlignment",
             display_name="CoDi Alignment",
             category=f"{CATEGORY}/sampling",
-            description="Sets how the streams of a joint run listen to each other while they are denoised.",
+            description="Sets the latent alignment: how the streams of a joint run attend to each other.",
             search_aliases=["latent alignment", "coupling", "joint", "cross-modal", "codi"],
             inputs=[
                 io.Model.Input("model", tooltip="A CoDi model."),
                 mode_input(),
-                strength_input("How much of what a stream hears is added to it; 1 is how the model was trained."),
+                strength_input("Factor of the cross-attention between the streams; 1 is the value of the training."),
                 io.Float.Input(
                     "alignment_scale",
                     default=0.0,
@@ -51,8 +51,9 @@ class CoDiAlignment(io.ComfyNode):
                     step=0.1,
                     round=0.01,
                     optional=True,
-                    tooltip="How far what a stream hears leads it, as a multiple of cfg, in the mode paper; 0 takes "
-                    "the model's own, 1.8 for the built-in CoDi. Others than 1 make sampling a quarter slower.",
+                    tooltip="Modality guidance scale: guidance by the other streams, as a multiple of cfg, in the mode "
+                    "paper. 0 is the model's own value, 1.8 for the built-in CoDi. Values other than 1 make sampling a "
+                    "quarter slower.",
                 ),
             ],
             outputs=[io.Model.Output(display_name="model", tooltip="The same model with this alignment.")],
@@ -60,7 +61,7 @@ class CoDiAlignment(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, mode, strength, alignment_scale=0.0) -> io.NodeOutput:
-        codi_config(model)  # says so if it is another model
+        codi_config(model)  # raises for another model
         return io.NodeOutput(with_settings(model, alignment=mode, strength=strength, alignment_scale=alignment_scale))
 
 
@@ -71,19 +72,25 @@ class CoDiAlignmentPair(io.ComfyNode):
             node_id="CoDiAlignmentPair",
             display_name="CoDi Alignment (Pair)",
             category=f"{CATEGORY}/sampling",
-            description="Sets how much one stream of a joint run listens to one other. Chain one node for each pair; "
-            "pairs that no node names have the strength of CoDi Alignment.",
-            search_aliases=["latent alignment", "who listens to whom", "direction", "matrix", "coupling", "codi"],
+            description="Sets how strongly one stream of a joint run attends to one other. Chain one node per pair; "
+            "other pairs have the strength of CoDi Alignment.",
+            search_aliases=["latent alignment", "cross-attention", "direction", "matrix", "coupling", "codi"],
             inputs=[
                 io.Model.Input("model", tooltip="A CoDi model."),
-                io.Combo.Input("listener", options=list(STREAMS), default="image", tooltip="The stream that listens."),
+                io.Combo.Input(
+                    "listener", options=list(STREAMS), default="image", tooltip="The target stream, which attends."
+                ),
                 io.Combo.Input(
                     "speaker",
                     options=list(STREAMS),
                     default="audio",
-                    tooltip="The stream that it listens to. Itself counts in the mode released only.",
+                    tooltip="The source stream, which the target stream attends to. The mode released uses only pairs "
+                    "of a stream with itself.",
                 ),
-                strength_input("How much the listener hears of the speaker; 0: nothing, 1: as the model was trained."),
+                strength_input(
+                    "Factor of the cross-attention from the target to the source stream: 0 switches it off, 1 is the "
+                    "value of the training."
+                ),
             ],
             outputs=[io.Model.Output(display_name="model", tooltip="The same model with this pair's strength.")],
         )
@@ -102,8 +109,8 @@ class CoDiAlignmentCurve(io.ComfyNode):
             node_id="CoDiAlignmentCurve",
             display_name="CoDi Alignment (Curve)",
             category=f"{CATEGORY}/sampling",
-            description="Lets the strength of the alignment change in the course of sampling: "
-            "every strength is multiplied by the height of this curve.",
+            description="Changes the strength of the alignment in the course of sampling: every strength is multiplied "
+            "by the value of this curve.",
             search_aliases=["latent alignment", "schedule", "strength over time", "coupling", "codi"],
             inputs=[
                 io.Model.Input("model", tooltip="A CoDi model."),
@@ -111,8 +118,8 @@ class CoDiAlignmentCurve(io.ComfyNode):
                     "curve",
                     default=[(0.0, 1.0), (1.0, 1.0)],
                     socketless=False,
-                    tooltip="Left is the start of sampling, with the most noise, right its end; at the bottom streams "
-                    "hear nothing, at the top all of the strength that is set.",
+                    tooltip="Factor of all strengths. The left is the start of sampling, with the most noise. The "
+                    "bottom is 0, the top is 1.",
                 ),
             ],
             outputs=[io.Model.Output(display_name="model", tooltip="The same model with this curve.")],

@@ -5,28 +5,28 @@ from __future__ import annotations
 from comfy_api.latest import ComfyExtension, io
 
 from .alignment import CoDiAlignment, CoDiAlignmentCurve, CoDiAlignmentPair
-from .colour import CoDiColourMatch
-from .context_components import CoDiContextComponents
-from .context_guider import CoDiContextGuider
-from .context_mix import CoDiMixContexts
-from .contexts import CoDiContextImage, CoDiContextText
-from .decode import CoDiDecodeAudio, CoDiDecodeImage, CoDiDecodeText, CoDiDecodeVideo
-from .embeddings import CoDiEmbeddingFromTensor, CoDiLoadEmbedding, CoDiSaveEmbedding
-from .encode import CoDiEncodeAudio, CoDiEncodeImage, CoDiEncodeText, CoDiEncodeVideo
-from .files import register_model_folder
-from .guider import CoDiGuider
-from .interpolation import CoDiInterpolate
-from .joint_latents import CoDiHoldStreams, CoDiJoinLatents, CoDiSplitLatent
-from .latents import CoDiEmptyLatent
-from .loader import CoDiLoadModel
-from .prompts import CoDiPromptAudio, CoDiPromptImage, CoDiPromptText, CoDiPromptVideo
-from .sampling import CoDiSampleAudio, CoDiSampleImage, CoDiSampler, CoDiSampleText, CoDiSampleVideo
-from .scenes import CoDiExampleScene
-from .selection import CoDiPickBest
-from .similarity import CoDiSimilarity
-from .text_edit import CoDiEditTextLatent
-from .vision_blend import CoDiBlendVisionOutputs
-from .vision_focus import CoDiFocus
+from .clip_vision.blend import CoDiBlendVisionOutputs
+from .clip_vision.focus import CoDiFocus
+from .codecs.decode import CoDiDecodeAudio, CoDiDecodeImage, CoDiDecodeText, CoDiDecodeVideo
+from .codecs.encode import CoDiEncodeAudio, CoDiEncodeImage, CoDiEncodeText, CoDiEncodeVideo
+from .contexts.components import CoDiContextComponents
+from .contexts.encoders import CoDiContextImage, CoDiContextText
+from .contexts.guider import CoDiContextGuider
+from .contexts.mix import CoDiMixContexts
+from .latents.edit_text import CoDiEditTextLatent
+from .latents.empty import CoDiEmptyLatent
+from .latents.joint import CoDiHoldStreams, CoDiJoinLatents, CoDiSplitLatent
+from .latents.pick_best import CoDiPickBest
+from .loaders import CoDiLoadModel
+from .prompts.embeddings import CoDiEmbeddingFromTensor, CoDiLoadEmbedding, CoDiSaveEmbedding
+from .prompts.encoders import CoDiPromptAudio, CoDiPromptImage, CoDiPromptText, CoDiPromptVideo
+from .prompts.interpolate import CoDiInterpolate
+from .runtime.files import register_model_folder
+from .samplers.guider import CoDiGuider
+from .samplers.samplers import CoDiSampleAudio, CoDiSampleImage, CoDiSampler, CoDiSampleText, CoDiSampleVideo
+from .tools.colour_match import CoDiColourMatch
+from .tools.example_scene import CoDiExampleScene
+from .tools.similarity import CoDiSimilarity
 
 
 class CoDiExtension(ComfyExtension):

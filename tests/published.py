@@ -7,7 +7,7 @@ import torch
 from detweights import det_array, is_buffer
 from safetensors.torch import load_file
 
-from codi_backend.autoencoders.names import from_reference, to_reference
+from codi_backend.checkpoints.autoencoder_names import from_reference, to_reference
 
 GOLDEN = Path(__file__).parent / "golden" / "autoencoders"
 

@@ -1,4 +1,4 @@
-"""The links of README and docs lead somewhere."""
+"""The links of README and docs lead somewhere, and so do the code's citations of docs/spec.md."""
 
 import re
 from pathlib import Path
@@ -24,3 +24,15 @@ def test_links(document):
         file = (document.parent / path) if path else document
         assert file.exists(), target
         assert not anchor or anchor in anchors(file), target
+
+
+def test_cited_sections_exist():
+    headings = re.findall(r"^#+ (?:(VD) )?([\d.]+?)\.? ", (ROOT / "docs" / "spec.md").read_text(encoding="utf-8"), re.M)
+    cited = {}
+    for file in (path for folder in ("codi_backend", "nodes", "tests") for path in (ROOT / folder).rglob("*.py")):
+        citations = re.findall(r"SPEC(_VD)? sections? (\d[\d., andto]*)", file.read_text(encoding="utf-8"))
+        for versatile, numbers in citations:
+            for number in re.findall(r"\d+(?:\.\d+)?", numbers):
+                cited[("VD" if versatile else "", number)] = file.name
+    assert len(cited) > 15
+    assert not {section: file for section, file in cited.items() if section not in headings}

@@ -8,11 +8,11 @@ import pytest
 import torch
 from detweights import det_array, det_input, is_buffer
 from safetensors.torch import load_file
+from sample_options import sample
 
-from codi_backend.conditioning import Prompt
+from codi_backend.conditioning.prompt import Prompt
 from codi_backend.config import CoDiConfig
-from codi_backend.model import CoDi
-from codi_backend.sampling import sample
+from codi_backend.pipeline import CoDi
 
 GOLDEN = Path(__file__).parent / "golden"
 TEXT = "a train passing by, heavy raining."

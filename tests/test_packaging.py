@@ -46,8 +46,8 @@ def test_distribution_has_what_the_pack_needs_and_nothing_else(distributed):
         "workflows",
     }
     weights = PROJECT["tool"]["setuptools"]["package-data"]["codi_backend"]
-    assert weights == ["mini_weights/*.safetensors", "vd_mini_weights/*.safetensors"]
-    for folder in ("mini_weights", "vd_mini_weights"):
+    assert weights == ["presets/mini_weights/*.safetensors", "presets/vd_mini_weights/*.safetensors"]
+    for folder in ("presets/mini_weights", "presets/vd_mini_weights"):
         assert any(name.startswith(f"codi_backend/{folder}/") for name in distributed)
 
 

@@ -7,7 +7,7 @@ import torch
 from detweights import det_array, det_input, is_buffer
 from safetensors.torch import load_file
 
-from codi_backend.model import CoDi
+from codi_backend.pipeline import CoDi
 
 GOLDEN = Path(__file__).parent / "golden" / "versatile"
 

@@ -30,7 +30,7 @@ class Broken:
         self.faults: list[Fault] = []
 
     def add(self, entry: str, reason: str) -> None:
-        """Names of files need not be Unicode, but what is printed must be."""
+        """Record a fault; bytes of names that are not Unicode are escaped."""
         self.faults.append(Fault(printable(entry), printable(reason)))
 
     def check(self, source: str, complete: bool = True) -> None:
@@ -39,14 +39,14 @@ class Broken:
         Parameters
         ----------
         source : str
-            What the message calls the data.
+            Name of the data in the message.
         complete : bool
-            Whether everything has been looked at.
+            Whether all entries have been checked.
         """
         if self.faults and not self.skip:
             raise ValueError(
-                f"{source} holds what cannot be used. {self.reasons()}{'' if complete else ' There may be more.'} "
-                "Mend it, or go on without such entries by --skip-broken."
+                f"{source} has entries that cannot be used. {self.reasons()}"
+                f"{'' if complete else ' There may be more.'} Mend it, or go on without such entries by --skip-broken."
             )
 
     def reasons(self) -> str:

@@ -1,4 +1,4 @@
-"""Scenes as words. An attribute that is left out of a caption is left open, not denied."""
+"""Captions of scenes. An attribute that a caption leaves out is unspecified, not denied."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ _ADVERBS_ALONE = ("{adverb}", "something, {adverb}", "shapes, {adverb}")
 _TEMPO_FORMS = ("{noun}, {adverb}", "{noun}, {adverb}", "{noun}, {adverb}", "{noun} {adverb}", "{adverb}, {noun}")
 
 
-def caption(scene: Scene, said: tuple[str, ...] = ATTRIBUTES, rng: np.random.Generator | None = None) -> str:
+def caption(scene: Scene, stated: tuple[str, ...] = ATTRIBUTES, rng: np.random.Generator | None = None) -> str:
     """Describe a scene.
 
     Parameters
     ----------
-    said : tuple of str
+    stated : tuple of str
         The attributes to mention, from `ATTRIBUTES`; with none of them the caption is empty.
     rng : numpy.random.Generator, optional
         Chooses a paraphrase; without it the plain form is used, as in "three red stars, slowly".
@@ -40,28 +40,28 @@ def caption(scene: Scene, said: tuple[str, ...] = ATTRIBUTES, rng: np.random.Gen
     def choose(options: tuple[str, ...]) -> str:
         return options[0] if rng is None else options[int(rng.integers(len(options)))]
 
-    if not said:
+    if not stated:
         return ""
     adverb = ADVERBS[scene.tempo]
-    if said == ("tempo",):
+    if stated == ("tempo",):
         return choose(_ADVERBS_ALONE).format(adverb=adverb)
-    one = "count" in said and scene.count == 1
-    thing = scene.shape if "shape" in said else choose(_THINGS)
+    one = "count" in stated and scene.count == 1
+    thing = scene.shape if "shape" in stated else choose(_THINGS)
     noun = thing if one else PLURALS.get(thing, f"{thing}s")
-    words = [scene.colour] * ("colour" in said) + [noun]
-    if "count" in said:
+    words = [scene.colour] * ("colour" in stated) + [noun]
+    if "count" in stated:
         article = "an" if words[0][0] in "aeiou" else "a"
         words.insert(0, choose((NUMBERS[scene.count], NUMBERS[scene.count], article if one else NUMBERS[scene.count])))
     else:
         words = choose(("", "", "some ")).split() + words
     phrase = choose(_OPENINGS) + " ".join(words)
-    return choose(_TEMPO_FORMS).format(noun=phrase, adverb=adverb) if "tempo" in said else phrase
+    return choose(_TEMPO_FORMS).format(noun=phrase, adverb=adverb) if "tempo" in stated else phrase
 
 
 def caption_words() -> tuple[str, ...]:
     """All words and punctuation marks of captions, in lower case and alphabetical order.
 
-    They are taken from what captions are put together from, so that none is missing.
+    They come from the tables of `caption`, so that none is missing.
     """
     numbers, things = [*NUMBERS.values(), "a", "an"], [*PLURALS, *PLURALS.values(), *_THINGS]
     forms = [*_OPENINGS, *_ADVERBS_ALONE, *_TEMPO_FORMS, "some"]
@@ -70,12 +70,12 @@ def caption_words() -> tuple[str, ...]:
     return tuple(sorted({word for piece in pieces for word in re.findall(r"\w+|[^\w\s]", piece.lower())}))
 
 
-def shown(scene: Scene, modality: str) -> tuple[str, ...]:
-    """The attributes that content of a modality shows: a picture has no tempo, and neither has a single note."""
+def described_attributes(scene: Scene, modality: str) -> tuple[str, ...]:
+    """The attributes that content of a modality has: an image has no tempo, and neither has a single note."""
     return ATTRIBUTES if modality == "text" or (modality != "image" and scene.count > 1) else ATTRIBUTES[:3]
 
 
 def partial_caption(scene: Scene, rng: np.random.Generator, leave_out: float = 0.25) -> str:
     """A paraphrase in which each attribute is left out with probability `leave_out`."""
-    said = tuple(a for a, kept in zip(ATTRIBUTES, rng.random(len(ATTRIBUTES)) >= leave_out) if kept)
-    return caption(scene, said, rng)
+    stated = tuple(a for a, kept in zip(ATTRIBUTES, rng.random(len(ATTRIBUTES)) >= leave_out) if kept)
+    return caption(scene, stated, rng)

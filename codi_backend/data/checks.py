@@ -24,7 +24,7 @@ def check_entries(pairs: Pairs, report: Callable[[str], None] = print, broken: B
     ----------
     pairs : Pairs
     report : callable
-        Is given lines for the user.
+        Called with lines for the user.
     broken : Broken, optional
         Where entries are noted that lack a caption or whose files are missing, if they are to be left out. By default
         the data are refused.
@@ -48,14 +48,14 @@ def check_entries(pairs: Pairs, report: Callable[[str], None] = print, broken: B
     report(f"{pairs.source}: {len(pairs.every)} entries, {found}{tracks}; {len(pairs)} with {needed}.")
     contents = [name for name in pairs.modalities if name != "text"]
     lacking = [entry for entry in pairs.every if not entry.contents.keys() >= set(pairs.modalities)]
-    silent = [entry for entry in lacking if contents and entry.contents.keys() >= set(contents)]
-    if silent and not broken.skip:
+    bare = [entry for entry in lacking if contents and entry.contents.keys() >= set(contents)]
+    if bare and not broken.skip:
         raise ValueError(
-            f"{len(silent)} of the {len(silent) + len(pairs)} entries of {pairs.source} with {_listed(contents)} "
-            f"have no caption: {_names(silent)}. Write it into a .txt file of the same name, or into the manifest; or "
+            f"{len(bare)} of the {len(bare) + len(pairs)} entries of {pairs.source} with {_listed(contents)} "
+            f"have no caption: {_names(bare)}. Write it into a .txt file of the same name, or into the manifest; or "
             "leave out such entries with --skip-broken."
         )
-    for entry in silent:
+    for entry in bare:
         broken.add(entry.name, f"{entry.name} has no caption.")
     if not pairs.entries:
         raise ValueError(
@@ -81,7 +81,7 @@ def read_all(
     broken: Broken | None = None,
     read: Callable[[int], Any] | None = None,
 ) -> Iterator[Any]:
-    """What is read of all rows, in order, by `workers` processes.
+    """Read all rows, in order, by `workers` processes.
 
     Parameters
     ----------
@@ -102,7 +102,7 @@ def read_all(
     broken = broken or Broken()
     count, before = 0, len(broken.faults)
     rows = _Guarded(pairs, read or pairs.__getitem__)
-    # A fork of a process with threads, such as ComfyUI's or TensorBoard's, may wait for ever for what they hold.
+    # A fork of a process with threads, such as ComfyUI's or TensorBoard's, may wait for ever for locks that they hold.
     context = "spawn" if workers else None
     loader = DataLoader(
         rows, batch_size=None, num_workers=workers, collate_fn=_as_it_is, multiprocessing_context=context
@@ -125,7 +125,7 @@ class _Unreadable(str):
 
 
 class _Guarded(Dataset):
-    """Items, or sentences about what is wrong with them."""
+    """Items, or the reasons why they cannot be read."""
 
     def __init__(self, pairs: Pairs, read: Callable[[int], Any]):
         self.pairs, self.read = pairs, read

@@ -36,7 +36,7 @@ class Entry:
 
 @contextmanager
 def as_file(content: Path | Member) -> Iterator[Path]:
-    """The content as a file of its own; errors about it name where it really is."""
+    """The content as a file of its own; errors about it name its real place."""
     if isinstance(content, Path):
         yield content
         return

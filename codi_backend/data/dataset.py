@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from .audio import render_audio
 from .captions import partial_caption
 from .images import render_image, render_video
-from .sounds import render_sound
 from .world import sample_scene
 
 _SPLITS = ("train", "held_out", "all")
@@ -64,7 +64,7 @@ class ShapesAndChimes(Dataset):
         if "video" in self.modalities:
             item["video"] = torch.from_numpy(render_video(scene)).permute(3, 0, 1, 2)
         if "audio" in self.modalities:
-            item["audio"] = torch.from_numpy(render_sound(scene))[None]
+            item["audio"] = torch.from_numpy(render_audio(scene))[None]
         if "text" in self.modalities:
             item["text"] = partial_caption(scene, np.random.default_rng((self.seed, index, 1)), self.leave_out)
         return item

@@ -1,4 +1,4 @@
-"""What the ending of a file's name says about its content."""
+"""Modalities of files by the endings of their names."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def modality_of(ending: str, head: bytes = b"") -> str | None:
 
 
 def may_be_animated(ending: str) -> bool:
-    """Whether only the file itself tells if it is an image or a video."""
+    """Whether the ending alone does not decide between image and video."""
     return ending.lower() in ("webp", "avif")
 
 

@@ -31,7 +31,7 @@ def find_entries(
         to the manifest; a .tar file, or a pattern such as ``shards-{000..127}.tar``, where files of one name up to the
         first dot belong together. See docs/training-data.md.
     note : callable, optional
-        Is given sentences on files and columns that are not used.
+        Called with sentences on files and columns that are not used.
     broken : Broken, optional
         Where entries are noted that cannot be used, if they are to be left out. By default the data are refused.
 
@@ -51,7 +51,7 @@ def find_entries(
     elif ending in ARCHIVES and path.is_file():
         raise ValueError(f"{path} is packed: unpack it and give the folder, or pack it as .tar without compression.")
     elif path.exists():
-        raise ValueError(f"{path} is no data for training: {_GIVE}.")
+        raise ValueError(f"{path} is not training data: {_GIVE}.")
     else:
         raise FileNotFoundError(f"There is no {path}: {_GIVE}.")
     broken.check(str(path))
@@ -59,7 +59,7 @@ def find_entries(
     if not entries:
         known = ", ".join(f".{ending}" for endings in ENDINGS.values() for ending in endings)
         remedy = "it has no rows" if path.is_file() and ending in MANIFESTS else f"give files that end in {known}"
-        raise ValueError(" ".join([f"{path} holds nothing to learn from: {remedy}.", *lines, broken.reasons()]).strip())
+        raise ValueError(" ".join([f"{path} has no training data: {remedy}.", *lines, broken.reasons()]).strip())
     for line in lines if note else ():
         note(line)
     return entries

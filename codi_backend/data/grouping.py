@@ -18,7 +18,7 @@ _TRASH = {
 
 
 def is_trash(name: str) -> bool:
-    """Whether a file or folder of that name is hidden, or is what a system or a file server leaves behind."""
+    """Whether a file or folder of that name is hidden, or is made by a system or a file server."""
     return name.lower() in _TRASH or (name.startswith(".") and name not in (".", ".."))
 
 
@@ -55,7 +55,7 @@ def modality_of_file(content: Path | Member, ending: str | None = None) -> str |
         ending = Path(str(content)).suffix[1:]
     try:
         head = first_bytes(content, HEAD) if may_be_animated(ending) else b""
-    except (OSError, ValueError):  # it is missing, which is said where it is read
+    except (OSError, ValueError):  # reported where the file is read
         head = b""
     return modality_of(ending, head)
 

@@ -1,4 +1,4 @@
-"""Scenes as pictures and clips."""
+"""Scenes as images and videos."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ def render_image(scene: Scene) -> np.ndarray:
 
 
 def render_video(scene: Scene) -> np.ndarray:
-    """Draw the clip, in which each object is there from its onset on: float32 ``[16, 64, 64, 3]`` in 0..1."""
+    """Draw the video, in which each object is visible from its onset on: float32 ``[16, 64, 64, 3]`` in 0..1."""
     visible = visible_objects(scene)
     stills = {n: _draw(scene, n) for n in set(visible)}
     return np.stack([stills[n] for n in visible])
 
 
 def visible_objects(scene: Scene) -> list[int]:
-    """How many objects each frame of the clip shows; every number from none to all of them occurs."""
+    """The number of visible objects in each frame of the video; every number from none to all of them occurs."""
     return [sum(onset <= frame / FRAME_RATE for onset in scene.onsets) for frame in range(FRAMES)]
 
 

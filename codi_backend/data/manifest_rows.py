@@ -19,14 +19,14 @@ _SEPARATORS = (",", ";", "\t", "|")
 
 
 class Row(NamedTuple):
-    """One row: what it is called ("line 3"), and its values by column or key, as these are written."""
+    """One row: its name ("line 3"), and its values by column or key, as these are written."""
 
     name: str
     values: dict[str, Any]
 
 
 def read_rows(path: Path, known: Sequence[str], broken: Broken) -> list[Row]:
-    """The rows of a manifest; what its columns mean is looked at elsewhere.
+    """The rows of a manifest, whose columns are not interpreted.
 
     Parameters
     ----------
@@ -59,8 +59,8 @@ def normalised(column: str) -> str:
 def _csv(path: Path, text: str, known: Sequence[str], broken: Broken) -> Iterator[Row]:
     separators = ("\t", *_SEPARATORS) if path.suffix.lower() == ".tsv" else _SEPARATORS
     skipped = 0
-    if said := re.match(r"sep=(.)(\r\n|\r|\n)", text, re.I):  # by Excel
-        separators, text, skipped = (said[1],), text[said.end() :], 1
+    if first_line := re.match(r"sep=(.)(\r\n|\r|\n)", text, re.I):  # written by Excel
+        separators, text, skipped = (first_line[1],), text[first_line.end() :], 1
     separator = max(separators, key=lambda s: _known_columns(text, s, known))  # the first of equals
     (_, header), *records = _records(path, text, separator, skipped) or [(0, [])]
     seen: dict[str, str] = {}

@@ -12,7 +12,7 @@ from .grouping import modality_of_file
 from .manifest_rows import Row, normalised, read_rows
 from .passed_over import PassedOver
 
-# Hugging Face's folders have `file_name`, whose ending tells the modality, or `image_file_name` and the like.
+# Hugging Face's folders have `file_name`, whose ending decides the modality, or `image_file_name` and the like.
 COLUMNS = {name: name for name in ENDINGS} | {f"{name}_file_name": name for name in ENDINGS}
 COLUMNS |= {"caption": "text", "file_name": "file"}
 
@@ -24,7 +24,7 @@ class UnknownColumns(ValueError):
 def in_manifest(path: Path, name: str, passed_over: PassedOver, broken: Broken) -> list[Entry]:
     """The entries of a manifest, one a row, whose names are `name` and the number of the line.
 
-    Paths are relative to the manifest. Whether their files exist is not looked at. Columns of unknown names are noted
+    Paths are relative to the manifest. Whether their files exist is not checked. Columns of unknown names are noted
     in `passed_over`, rows that cannot be understood in `broken`.
 
     Raises
@@ -61,14 +61,16 @@ def _contents(path: Path, row: Row) -> dict[str, Content]:
         if not (value := value.strip()):
             continue
         if not _is_unicode(value):
-            raise ValueError(f"{where} has {column.strip()} with what is not Unicode or a NUL: write it again.")
+            raise ValueError(
+                f"{where} has {column.strip()} with a NUL or characters that are not Unicode: write it again."
+            )
         content: Content = value
         if kind != "text" or _names_a_file(value):
             content = file = _path(path.parent, value, where)
             kind = modality_of_file(file) if kind == "file" else kind
         if kind is None:
             raise ValueError(
-                f"{where} names {value}, whose ending tells no modality: use one of the columns {', '.join(ENDINGS)} "
+                f"{where} names {value}, whose ending has no modality: use one of the columns {', '.join(ENDINGS)} "
                 f"instead of {column.strip()}."
             )
         if kind in contents:
@@ -82,7 +84,7 @@ def _is_unicode(value: str) -> bool:
 
 
 def _names_a_file(text: str) -> bool:
-    """Whether a caption is rather the name of the file that holds it."""
+    """Whether a caption is the name of the file that holds it."""
     return re.fullmatch(r"\S+\.(txt|caption)", text, re.I) is not None
 
 

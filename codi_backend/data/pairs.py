@@ -14,11 +14,11 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
-from ..autoencoders import resample
 from ..config import CoDiConfig
 from ..media.read import probe, read_audio, read_image, read_video
-from ..modality import modality
-from ..prompts.preprocess import square_image, square_video
+from ..modalities import modality
+from ..models.autoencoders import resample
+from ..models.encoders.preprocess import square_image, square_video
 from .broken import Broken
 from .contents import Entry, as_file
 from .dataset import ShapesAndChimes
@@ -38,10 +38,10 @@ class Pairs(Dataset):
     entries : sequence of Entry
         See `find_entries`.
     config : CoDiConfig
-        The autoencoders say what sizes are read. `ValueError` for a modality without one; texts need none.
+        Its autoencoders give the sizes. `ValueError` for a modality without one; texts need none.
     modalities : sequence of str
     source : str
-        What messages call the data.
+        Name of the data in messages.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class Pairs(Dataset):
         ----------
         row : int
         position : float
-            Where the crop lies in what lasts longer than the model: from 0, its start, to 1, its end.
+            Of the crop in content that is longer than the model's: from 0, its start, to 1, its end.
 
         Raises
         ------
@@ -106,7 +106,7 @@ class Pairs(Dataset):
         return item
 
     def spare(self, row: int) -> float:
-        """Seconds by which those of an entry's audio and video that are asked for outlast the model; at least 0."""
+        """Seconds by which an entry's audio and video exceed the model's length; at least 0."""
         if row not in self._spare:
             spare = []
             for name, model in self._seconds().items():
@@ -124,7 +124,7 @@ class Pairs(Dataset):
         return [k / max(1, count - 1) for k in range(count)]
 
     def at(self, rows: Sequence[int]) -> Pairs:
-        """The same data without those of its rows that are not named."""
+        """The same data with these rows only."""
         left_out = {id(self.entries[row]) for row in {*range(len(self))} - {*rows}}
         kept = [entry for entry in self.every if id(entry) not in left_out]
         return Pairs(kept, self.config, self.modalities, self.source)
@@ -136,8 +136,8 @@ class Pairs(Dataset):
     def batch(self, step: int, size: int, seed: int, modalities: Sequence[str] | None = None) -> dict[str, Any]:
         """The items of one training step, stacked; texts are a list. A function of the arguments alone.
 
-        Every entry comes once before any comes again, in an order that follows from the seed. What lasts longer than
-        the model is cropped anew each time.
+        Every entry comes once before any comes again, in an order that follows from the seed. Longer content gets
+        another random crop each time.
         """
         pairs = self if modalities is None or tuple(modalities) == self.modalities else self.only(modalities)
         positions = np.random.default_rng((seed, step, 6)).random(size).tolist()
@@ -145,7 +145,7 @@ class Pairs(Dataset):
         return ShapesAndChimes.collate([pairs.read(row, position) for row, position in zip(rows, positions)])
 
     def _seconds(self) -> dict[str, float]:
-        """How long the model's audio and video last, of those that are asked for."""
+        """Seconds of the model's audio and video, of those that are asked for."""
         seconds = {}
         if "video" in self.modalities:
             seconds["video"] = self.config.image_autoencoder.frames / self.config.image_autoencoder.frame_rate
@@ -173,22 +173,22 @@ class Pairs(Dataset):
 
 
 def _with_own_audio(entry: Entry) -> Entry:
-    """The entry with its video as audio, too, if that has a track and there is no other audio."""
+    """The entry with its video as audio, too, if the video has an audio track and there is no other audio."""
     video = entry.contents.get("video")
     if video is None or "audio" in entry.contents:
         return entry
     try:
         with as_file(video) as path:
-            silent = not probe(path).audio_tracks
-    except (ValueError, OSError):  # it cannot be read, which is said where it is
-        silent = False
-    return entry if silent else Entry(entry.name, entry.contents | {"audio": video})
+            has_track = bool(probe(path).audio_tracks)
+    except (ValueError, OSError):  # reported where the video is read
+        has_track = True
+    return Entry(entry.name, entry.contents | {"audio": video}) if has_track else entry
 
 
 def shuffled_rows(step: int, size: int, seed: int, count: int) -> list[int]:
     """Rows of one training step among `count`, shuffled anew for every pass over them."""
     if count == 0:
-        raise ValueError("There is nothing to train on: the data hold no entry.")
+        raise ValueError("Training is not possible: the data hold no entry.")
     positions = range(step * size, (step + 1) * size)
     return [int(_order(seed, position // count, count)[position % count]) for position in positions]
 

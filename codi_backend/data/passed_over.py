@@ -1,4 +1,4 @@
-"""Files of a user's data that are not used, and what is said about them."""
+"""Files of a user's data that are not used, and the messages about them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SHOWN = 12  # endings that a line names
 
 @dataclass
 class PassedOver:
-    """What a search finds but does not use: numbers of files by ending, names, and further lines."""
+    """Files that a search finds but does not use: numbers of files by ending, names, and further lines."""
 
     endings: Counter[str] = field(default_factory=Counter)
     archives: list[str] = field(default_factory=list)
@@ -22,7 +22,7 @@ class PassedOver:
     others: list[str] = field(default_factory=list)
 
     def add(self, name: str, ending: str) -> None:
-        """A file whose ending tells no modality."""
+        """Note a file whose ending has no modality."""
         last = ending.lower().rpartition(".")[2]
         if last in ARCHIVES:
             self.archives.append(name)
@@ -33,29 +33,28 @@ class PassedOver:
 
     def lines(self) -> list[str]:
         """Sentences for the user, none if everything is used."""
-        said = list(self.others)
+        lines = list(self.others)
         if self.archives:
-            said.append(f"{_files(len(self.archives))} packed and not read: {first_names(self.archives)}. Unpack "
+            lines.append(f"{_files(len(self.archives))} packed and not read: {first_names(self.archives)}. Unpack "
                         "what belongs to the data, or pack it as .tar without compression.")  # fmt: skip
         if self.manifests:
-            said.append(
+            lines.append(
                 f"{_files(len(self.manifests))} not read: {first_names(self.manifests)}. A manifest is given itself as "
                 "the data, or is called metadata.csv or metadata.jsonl and names files as file_name."
             )
         if self.links:
-            said.append(
-                f"{len(self.links)} folder(s) are by links the same as others, and are read once: "
-                f"{first_names(self.links)}."
+            lines.append(
+                f"{len(self.links)} folder(s) are links to others, which are read once: {first_names(self.links)}."
             )
         if self.endings:
             counts = [f"{ending} ({count})" for ending, count in self.endings.most_common(_SHOWN)]
             rest = " ..." if len(self.endings) > _SHOWN else ""
             total = sum(self.endings.values())
-            said.append(f"{_files(total)} not used for unknown endings: {', '.join(counts)}{rest}.")
+            lines.append(f"{_files(total)} not used for unknown endings: {', '.join(counts)}{rest}.")
         for form in dict.fromkeys(CONVERT.values()):
             if names := sorted(e for e in self.endings if CONVERT.get(e[1:]) == form):
-                said.append(f"Files that end in {', '.join(names)} cannot be read: convert them to {form}.")
-        return said
+                lines.append(f"Files that end in {', '.join(names)} cannot be read: convert them to {form}.")
+        return lines
 
 
 def _files(count: int) -> str:

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ..autoencoders import LogMel
-from ..checks import MAX_SEED, require_whole
+from ..checks.numbers import MAX_SEED, require_whole
 from ..config import MelConfig
-from ..media.write import save_wav, spectrogram_picture, to_picture
-from ..output_folder import check_names, replacing
+from ..media.output_folder import check_names, replacing
+from ..media.write import save_wav, spectrogram_image, to_pil
+from ..models.autoencoders import LogMel
 from .dataset import ShapesAndChimes
 from .world import FRAME_RATE, SAMPLE_RATE
 
@@ -24,14 +24,13 @@ _ENDINGS = (".webp", ".png", ".wav", "_sound.png")
 
 
 def write_preview(out: Path, count: int, seed: int, split: str) -> Path:
-    """Write ``index.html`` with `count` scenes seen, heard and said, and the files that it shows; returns its path.
+    """Write ``index.html`` with `count` scenes as image, video, audio and text, and their files; returns its path.
 
-    The files of an earlier preview in the folder are replaced when all are written. `ValueError` where a file of
-    another kind is in the way.
+    The files of an earlier preview in the folder are replaced when all are written. `ValueError` if a file of
+    another kind has one of their names.
     """
     if not 1 <= count <= _MOST:
-        what = "shows nothing" if count < 1 else "is no preview"
-        raise ValueError(f"A preview of {count} scenes {what}: choose 1 to {_MOST}.")
+        raise ValueError(f"A preview of {count} scenes is not possible: choose 1 to {_MOST}.")
     require_whole(seed, "seed", 0, MAX_SEED)
     data = ShapesAndChimes(count, ("image", "video", "audio", "text"), split=split, seed=seed)
     earlier = _earlier(out)
@@ -56,17 +55,17 @@ def _write(out: Path, data: ShapesAndChimes) -> None:
     cards, tiles = [], []
     for i in range(len(data)):
         item = data[i]
-        picture = to_picture(item["image"])
-        tiles.append(np.asarray(picture))
+        image = to_pil(item["image"])
+        tiles.append(np.asarray(image))
         frames = [
-            to_picture(frame).resize((64 * _ZOOM, 64 * _ZOOM), Image.Resampling.NEAREST)
+            to_pil(frame).resize((64 * _ZOOM, 64 * _ZOOM), Image.Resampling.NEAREST)
             for frame in item["video"].unbind(1)
         ]
-        clip = {"save_all": True, "append_images": frames[1:], "duration": round(1000 / FRAME_RATE), "loop": 0}
-        frames[0].save(out / f"{i}.webp", lossless=True, **clip)
-        picture.save(out / f"{i}.png")
+        animation = {"save_all": True, "append_images": frames[1:], "duration": round(1000 / FRAME_RATE), "loop": 0}
+        frames[0].save(out / f"{i}.webp", lossless=True, **animation)
+        image.save(out / f"{i}.png")
         save_wav(out / f"{i}.wav", item["audio"], SAMPLE_RATE)
-        spectrogram_picture(mel, item["audio"]).save(out / f"{i}_sound.png")
+        spectrogram_image(mel, item["audio"]).save(out / f"{i}_sound.png")
         scene = item["scene"]
         facts = f"{scene.count} {scene.colour} {scene.shape}, {scene.tempo}, start {scene.start:.2f} s"
         cards.append(

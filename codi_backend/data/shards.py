@@ -56,7 +56,7 @@ def _files(shard: Path, name: str, members: list[tarfile.TarInfo], broken: Broke
         if (data := _target(member, named)) is None:
             broken.add(
                 stem,
-                f"{shard}/{path} is a link to what is not in that tar file, or no ordinary file: pack it with tar's "
+                f"{shard}/{path} is no ordinary file, or a link to a file outside that tar file: pack it with tar's "
                 "option --dereference and without --sparse.",
             )
             continue
@@ -77,7 +77,7 @@ def _target(member: tarfile.TarInfo, named: dict[str, tarfile.TarInfo]) -> tarfi
 def _ends_properly(shard: Path, end: int) -> bool:
     """Whether zeros follow the last member, as they should.
 
-    `ReadError` for anything else: the reader of tar files would stop there without a word.
+    `ReadError` for anything else: the reader of tar files would stop there without an error.
     """
     marked = False
     with open(shard, "rb") as file:

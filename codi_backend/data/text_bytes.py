@@ -1,4 +1,4 @@
-"""Text files as users have them: UTF-8, and UTF-16 or UTF-32 where a byte order mark says so; nothing is guessed."""
+"""Text files as users have them: UTF-8, and UTF-16 or UTF-32 with a byte order mark; nothing is guessed."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def read_bytes(path: str | os.PathLike, most: int) -> bytes:
 def decode_text(data: bytes, path: str | os.PathLike) -> str:
     """The text that `data` holds; line ends stay as they are.
 
-    The encoding is what a byte order mark says, otherwise UTF-8. Windows' code pages (cp1252 and others) cannot be told
+    The encoding is that of the byte order mark, otherwise UTF-8. Windows' code pages (cp1252 and others) cannot be told
     apart with certainty, so that they are refused.
 
     Raises
@@ -75,7 +75,7 @@ def decode_text(data: bytes, path: str | os.PathLike) -> str:
     if strange := _NO_TEXT.search(text):
         raise ValueError(
             f"Line {line_of(text[: strange.start()])} of {path} holds the control character "
-            f"U+{ord(strange.group()):04X}, so that it is no plain text in UTF-8: save it as UTF-8."
+            f"U+{ord(strange.group()):04X}, so it is no plain text in UTF-8: save it as UTF-8."
         )
     return text
 
@@ -87,7 +87,7 @@ def line_of(before: str) -> int:
 
 _NAMES = {
     "utf-8": "UTF-8",
-    "utf-8-sig": "UTF-8, as its byte order mark says",
-    "utf-16": "UTF-16, as its byte order mark says",
-    "utf-32": "UTF-32, as its byte order mark says",
+    "utf-8-sig": "UTF-8, by its byte order mark",
+    "utf-16": "UTF-16, by its byte order mark",
+    "utf-32": "UTF-32, by its byte order mark",
 }

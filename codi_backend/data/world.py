@@ -1,6 +1,6 @@
-"""Scenes of Shapes & Chimes: a few attributes that can all be seen, heard and said.
+"""Scenes of Shapes & Chimes: a few attributes with an image, audio and text form each.
 
-A `Scene` holds the attributes; `images`, `sounds` and `captions` render it. Everything follows from a seed.
+A `Scene` holds the attributes; `images`, `audio` and `captions` render it. A seed fixes everything.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def retimed(scene: Scene, rng: np.random.Generator) -> Scene:
 
 
 def _places(rng: np.random.Generator, count: int) -> tuple[tuple[int, int, int], ...]:
-    while True:  # start afresh when the last object finds no room
+    while True:  # start afresh if there is no room for the last object
         places: list[tuple[int, int, int]] = []
         for _ in range(count):
             size = int(rng.integers(SIZE_RANGE[0], SIZE_RANGE[1] + 1))

@@ -1,5 +1,5 @@
-"""Measuring what the model makes."""
+"""Evaluation: rule-based judges, runs and tables."""
 
-from .judges import judge_image, judge_sound, judge_text, judge_video
+from .judges import judge_audio, judge_image, judge_text, judge_video
 
-__all__ = ["judge_image", "judge_sound", "judge_text", "judge_video"]
+__all__ = ["judge_image", "judge_audio", "judge_text", "judge_video"]

@@ -1,6 +1,6 @@
-"""What guides Versatile Diffusion in an evaluation: scenes as texts and pictures, whole, or one against the other.
+"""Contexts of the evaluation of Versatile Diffusion: scenes as texts and images, alone or contradicting each other.
 
-Where a text and a picture disagree, the scene of a record is what is asked for; see each class.
+Where a text and an image contradict each other, the scene of a record is the intended result; see each class.
 """
 
 from __future__ import annotations
@@ -13,34 +13,36 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..contexts import Context, MixedContext, concatenate, mix
-from ..data.captions import caption, shown
+from ..conditioning.context import Context, MixedContext, concatenate, mix
+from ..conditioning.editing import edit_text_latent, low_rank
+from ..data.captions import caption, described_attributes
 from ..data.world import COLOURS, COUNTS, IMAGE_SIZE, SHAPES, Scene, make_scene
-from ..model import CoDi
-from ..versatile import edit_text_latent, low_rank
-from .prompts import Guide, render, wording
+from ..pipeline import CoDi
+from .prompts import Conditioning, render, wording
 
-SEEN = ("colour", "shape", "count")
+VISIBLE = ("colour", "shape", "count")
 _VALUES = {"colour": tuple(COLOURS), "shape": SHAPES, "count": COUNTS}
 _OTHER_SEED = 2000
-_HALF = 0.5  # the text's share of the guidance
-_DESCRIPTION = 0.67  # the same in the original's editing tool (SPEC_VD section 8)
+_TEXT_RATIO = 0.5
+_DESCRIPTION_RATIO = 0.67  # of the text in the original's editing tool (SPEC_VD section 8)
 
 
 @dataclass(frozen=True)
-class Described(Guide):
-    """A text that names what can be seen of the scene, in one of the world's wordings."""
+class TextContext(Conditioning):
+    """A text that names the visible attributes of the scene, in one of the data set's wordings."""
 
     modalities = {"text"}
 
     def encode(self, codi: CoDi, scenes: Sequence[Scene], first: int) -> Context:
-        texts = [caption(scene, shown(scene, "image"), wording(i)) for i, scene in enumerate(scenes, first)]
+        texts = [
+            caption(scene, described_attributes(scene, "image"), wording(i)) for i, scene in enumerate(scenes, first)
+        ]
         return codi.context("text", texts)
 
 
 @dataclass(frozen=True)
-class Pictured(Guide):
-    """A picture of the scene, of some focus."""
+class ImageContext(Conditioning):
+    """An image of the scene, with a focus level."""
 
     focus: float = 0.5
     modalities = {"image"}
@@ -50,48 +52,48 @@ class Pictured(Guide):
 
 
 @dataclass(frozen=True)
-class Dual(Guide):
-    """A text that names one attribute of the scene, and a picture that has another value of it, half and half.
+class DualContext(Conditioning):
+    """A text that states one attribute of the scene, and an image with another value of it, in equal ratios.
 
-    What the text leaves open is to come from the picture. `focus` can take from the picture what the text says.
+    The attributes that the text leaves out come from the image. `focus` can weaken the stated attribute in the image.
     """
 
-    said: str
+    stated: str
     focus: float
     modalities = {"text", "image"}
 
     def encode(self, codi: CoDi, scenes: Sequence[Scene], first: int) -> MixedContext:
-        texts = codi.context("text", [caption(scene, (self.said,)) for scene in scenes])
-        pictures = render("image", [unlike(scene, (self.said,), i) for i, scene in enumerate(scenes, first)])
-        return mix([(texts, _HALF), (codi.context("image", pictures, focus=self.focus), 1 - _HALF)])
+        texts = codi.context("text", [caption(scene, (self.stated,)) for scene in scenes])
+        images = render("image", [unlike(scene, (self.stated,), i) for i, scene in enumerate(scenes, first)])
+        return mix([(texts, _TEXT_RATIO), (codi.context("image", images, focus=self.focus), 1 - _TEXT_RATIO)])
 
 
 @dataclass(frozen=True)
-class Contrary(Guide):
-    """A text about a scene of another colour and shape; for runs that begin with the picture of the scene itself."""
+class ContradictingText(Conditioning):
+    """A text with another colour and shape, for runs that start from the image of the scene."""
 
     modalities = {"text"}
 
     def encode(self, codi: CoDi, scenes: Sequence[Scene], first: int) -> Context:
-        told = [unlike(scene, SEEN[:2], i) for i, scene in enumerate(scenes, first)]
-        return codi.context("text", [caption(scene, SEEN) for scene in told])
+        others = [unlike(scene, VISIBLE[:2], i) for i, scene in enumerate(scenes, first)]
+        return codi.context("text", [caption(scene, VISIBLE) for scene in others])
 
     def notes(self, scene: Scene, index: int) -> dict[str, Any]:
-        """What the text says."""
-        told = unlike(scene, SEEN[:2], index)
-        return {"told": {name: getattr(told, name) for name in SEEN}}
+        """The attributes that the text states."""
+        other = unlike(scene, VISIBLE[:2], index)
+        return {"told": {name: getattr(other, name) for name in VISIBLE}}
 
 
 @dataclass(frozen=True)
-class Edited(Guide):
-    """A picture with another value of one attribute, a text that names that value, and one that names the scene's.
+class EditedImage(Conditioning):
+    """An image and a negative text with another value of one attribute, and a positive text with the scene's.
 
     Attributes
     ----------
     by_text : bool
-        As the original's withdrawn tool does: describe the picture, edit the latent of the description, and draw what
-        it then says with the picture's strongest components as style. Otherwise the positive text goes with the
-        picture, and guidance leads away from the negative one.
+        Edit as the original's withdrawn tool does: caption the image, edit the latent of the caption, and generate
+        from the edited caption with the image's strongest components as style. Otherwise the positive text and the
+        image are mixed, and the negative text is the unconditional context.
     """
 
     by_text: bool
@@ -103,27 +105,27 @@ class Edited(Guide):
         negative, positive = (
             [caption(scene, (name,)) for scene, name in zip(which, changes)] for which in (before, scenes)
         )
-        picture, share = codi.context("image", render("image", before)), _HALF
+        image, ratio = codi.context("image", render("image", before)), _TEXT_RATIO
         if self.by_text:
-            share = _DESCRIPTION
+            ratio = _DESCRIPTION_RATIO
             text = concatenate(
                 [
-                    codi.context("text", _edited_descriptions(codi, picture, negative, positive, first)),
+                    codi.context("text", _edited_captions(codi, image, negative, positive, first)),
                     codi.context("text", positive),
                 ]
             )
-            picture = _as_style(codi, picture)
+            image = _as_style(codi, image)
         else:
             text = Context("text", *(codi.context("text", texts).tokens for texts in (positive, negative)))
-        return mix([(text, share), (picture, 1 - share)])
+        return mix([(text, ratio), (image, 1 - ratio)])
 
     def notes(self, scene: Scene, index: int) -> dict[str, Any]:
-        """Which attribute is edited."""
+        """The attribute that is edited."""
         return {"changed": _changed(index)}
 
 
 def unlike(scene: Scene, names: Sequence[str], index: int) -> Scene:
-    """The scene with other values of these attributes; with another number of objects, also in other places."""
+    """The scene with other values of these attributes. With another count, the objects are also in other places."""
     rng = np.random.default_rng((_OTHER_SEED, index))
     others = {
         name: others[int(rng.integers(len(others)))]
@@ -137,20 +139,18 @@ def unlike(scene: Scene, names: Sequence[str], index: int) -> Scene:
 
 
 def _changed(index: int) -> str:
-    return SEEN[index % len(SEEN)]
+    return VISIBLE[index % len(VISIBLE)]
 
 
-def _edited_descriptions(
-    codi: CoDi, picture: Context, negative: Sequence[str], positive: Sequence[str], seed: int
+def _edited_captions(
+    codi: CoDi, image: Context, negative: Sequence[str], positive: Sequence[str], seed: int
 ) -> list[str]:
-    described = codi.generate_latents(picture, ["text"], seed=seed)["text"]
-    return codi.decode(
-        "text", edit_text_latent(described, codi.encode("text", negative), codi.encode("text", positive))
-    )
+    captions = codi.generate_latents(image, ["text"], seed=seed)["text"]
+    return codi.decode("text", edit_text_latent(captions, codi.encode("text", negative), codi.encode("text", positive)))
 
 
-def _as_style(codi: CoDi, picture: Context) -> Context:
+def _as_style(codi: CoDi, image: Context) -> Context:
     """The strongest components of the local tokens, without the class token (SPEC_VD section 8)."""
     grey = codi.context("image", torch.full((1, 3, IMAGE_SIZE, IMAGE_SIZE), 0.5)).tokens[:, 1:]
-    tokens = low_rank(picture.tokens[:, 1:], 1)
+    tokens = low_rank(image.tokens[:, 1:], 1)
     return Context("image", tokens, grey.expand_as(tokens))

@@ -1,4 +1,4 @@
-"""Matrices of similarities as pictures."""
+"""Similarity matrices as images."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _DARK, _BRIGHT = (20, 20, 20), (255, 255, 255)
 
 
 def heat_map(matrices: Mapping[str, Similarity]) -> Image.Image:
-    """Draw matrices side by side with their names above them, each cell with its cosine; blue is unlike, red alike."""
+    """Draw matrices side by side with titles and the cosine in each cell, from blue (-1) to red (1)."""
     panels = [_panel(title, matrix) for title, matrix in matrices.items()]
-    picture = Image.new("RGB", (sum(p.width for p in panels), max(p.height for p in panels)), _BRIGHT)
+    image = Image.new("RGB", (sum(p.width for p in panels), max(p.height for p in panels)), _BRIGHT)
     left = 0
     for panel in panels:
-        picture.paste(panel, (left, 0))
+        image.paste(panel, (left, 0))
         left += panel.width
-    return picture
+    return image
 
 
 def _panel(title: str, matrix: Similarity) -> Image.Image:

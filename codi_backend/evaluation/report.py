@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..output_folder import replacing
+from ..media.output_folder import replacing
 from .figures import Figure
 from .tables import Table
 
@@ -26,11 +26,11 @@ def write_report(
     Parameters
     ----------
     heading : mapping
-        Model and settings, which head the report.
+        Model and settings, the head of the report.
     prompts : mapping
-        How many of each run are behind the figures.
+        Number of prompts behind the figures, by run.
     missing : mapping
-        Why a run is not in the tables, by its name.
+        The reason why a run is not in the tables, by run.
 
     Returns
     -------
@@ -61,8 +61,8 @@ def _markdown(heading: Mapping[str, Any], tables: Sequence[Table], missing: Mapp
         "",
         ", ".join(f"{name} {value}" for name, value in heading.items()) + ".",
         "",
-        "In brackets the 95% interval; then whether the target is met (✓) or not (✗), and the target: ≥ at least, ≤ at "
-        "most, ~ chance, which is met if the interval holds it. In small letters the number of results.",
+        "The 95% interval is in brackets. Then follow whether the target is met (✓) or not (✗), and the target: ≥ at "
+        "least, ≤ at most, ~ chance, which is met if the interval contains it. The number of results is small.",
     ]
     for number, table in enumerate(tables, start=1):
         lines += ["", f"## {number}. {table.title}", "", table.note, ""]
@@ -78,13 +78,13 @@ def _rows(table: Table) -> list[str]:
     cells = {(f.row, f.column): f for f in table.figures}
     lines = [f"| {corner} | " + " | ".join(columns) + " |", "|---|" + "---|" * len(columns)]
     for row in rows:
-        shown = [_cell(cells[row, column]) if (row, column) in cells else "" for column in columns]
-        lines.append(f"| {row} | " + " | ".join(shown) + " |")
+        texts = [_cell(cells[row, column]) if (row, column) in cells else "" for column in columns]
+        lines.append(f"| {row} | " + " | ".join(texts) + " |")
     return lines
 
 
 def _axes(table: Table) -> tuple[list[str], list[str]]:
-    """Names of rows and columns that have figures."""
+    """The rows and columns that have figures."""
     filled = {f.column for f in table.figures}
     return list(dict.fromkeys(f.row for f in table.figures)), [c for c in table.columns if c in filled]
 
@@ -92,20 +92,20 @@ def _axes(table: Table) -> tuple[list[str], list[str]]:
 def _cell(figure: Figure) -> str:
     scale, digits = (100, 1) if figure.unit == "share" else (1, 3)
 
-    def said(value: float, fewer: int = 0) -> str:
+    def formatted(value: float, fewer: int = 0) -> str:
         return f"{scale * value:.{digits - fewer}f}"
 
-    text = f"{said(figure.value)} {_UNITS[figure.unit]}"
+    text = f"{formatted(figure.value)} {_UNITS[figure.unit]}"
     if figure.low < figure.high:
-        text += f" ({said(figure.low, 1)}–{said(figure.high, 1)})"
+        text += f" ({formatted(figure.low, 1)}–{formatted(figure.high, 1)})"
     if figure.target is not None:
         sign = {"at least": "≥", "at most": "≤", "chance": "~"}[figure.goal]
-        text += f" {'✓' if figure.met else '✗'} {sign} {said(figure.target)}"
+        text += f" {'✓' if figure.met else '✗'} {sign} {formatted(figure.target)}"
     return f"{text} <sub>{figure.n}</sub>"
 
 
 def _plot(table: Table, path: Path) -> None:
-    """One panel a column: figures with their intervals, and their targets as dashes."""
+    """One panel for each column: figures with intervals, and targets as ticks."""
     from matplotlib.figure import Figure as Canvas
 
     rows, columns = _axes(table)
@@ -132,7 +132,7 @@ def _plot(table: Table, path: Path) -> None:
 
 
 def _curves(table: Table, path: Path) -> None:
-    """All columns over the rows' numbers, with their intervals, and their targets as ticks."""
+    """All columns as curves over the numbers of the rows, with intervals, and targets as dashes."""
     from matplotlib.figure import Figure as Canvas
 
     canvas = Canvas(figsize=(7, 4), layout="constrained")

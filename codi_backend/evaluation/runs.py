@@ -1,9 +1,9 @@
-"""The runs of an evaluation: what is generated from which prompts, and the judged results on disk.
+"""The runs of an evaluation: prompts, outputs, and the judged results on disk.
 
-Runs are few because each serves several tables. With alignment "none" the streams do not hear each other, so that one
-run makes what single-output runs would make, bit for bit; and a run whose prompts leave out half of the attributes
-measures all of them. Videos by themselves have runs of their own: they may be made in company, see `CoDi.companions`;
-and they cost so much that of the runs without alignment only "coupling_none_video" has them.
+Each run serves several tables. With alignment "none" streams do not attend to each other, so one run gives the results
+of single-output runs, bit for bit. A run whose prompts leave out half of the attributes measures all of them. Single
+videos have their own runs, since they may have auxiliary streams. Videos are slow, so "coupling_none_video" is the only
+run without alignment that has them.
 """
 
 from __future__ import annotations
@@ -19,58 +19,61 @@ from typing import Any
 
 from ..config import CoDiConfig
 from ..data.world import SAMPLE_RATE, sample_scene
-from ..model import CoDi
-from .judges import judge_image, judge_sound, judge_text, judge_video
+from ..pipeline import CoDi
+from ..sampling.auxiliary import auxiliary_streams
+from .judges import judge_audio, judge_image, judge_text, judge_video
 from .overlap import overlap
-from .prompts import Guide, Mixed, Nothing, Partial, Whole, prompt_modalities, render
+from .prompts import Conditioning, Empty, Mixed, Partial, Whole, prompt_modalities, render
 
 ALL = ("text", "image", "video", "audio")
 _QUICK = ("text", "image", "audio")
 
-SCENE_SEED = 1000  # scenes that training never drew
+SCENE_SEED = 1000  # of scenes outside the training set
 _BATCH = 20
 
 
 @dataclass(frozen=True)
 class Run:
-    """One set of prompts and what is made of it.
+    """One set of prompts and the outputs that are generated from it.
 
     Attributes
     ----------
     outputs : tuple of str
-        What is generated; with alignment "none", as many of them as the model has.
+        The outputs; with alignment "none", those of them that the model has.
     split : str
-        Whether the scenes' triples occur in training.
-    rounds : int
-        Prompts for each sample of the tables: 2 where a prompt leaves out half of the attributes, and a multiple where
-        more samples than elsewhere are wanted.
+        Whether the scenes' (colour, shape, count) triples occur in training: "train" or "held_out".
+    prompts_per_sample : int
+        Prompts for each sample of the tables: 2 if a prompt leaves out half of the attributes, more for runs behind
+        narrow targets.
     held : str or None
-        The stream that is given, as the scene's ground truth, for the outputs to hear.
-    fidelity : float or None
-        How much of the scene's picture, from which runs begin, is to stay; the results are compared with it.
+        The held stream, the scene's ground truth, that the outputs attend to.
+    start_strength : float or None
+        Strength of the start image, which shows the scene; the results are compared with it.
     """
 
     name: str
-    prompt: Guide
+    prompt: Conditioning
     outputs: tuple[str, ...] = ALL
     alignment: str = "none"
     split: str = "train"
-    rounds: int = 1
+    prompts_per_sample: int = 1
     held: str | None = None
-    fidelity: float | None = None
+    start_strength: float | None = None
 
     @property
     def streams(self) -> tuple[str, ...]:
-        """What is generated or held."""
+        """The generated streams and the held one."""
         return (*self.outputs, *([self.held] if self.held else []))
 
-    def company(self, config: CoDiConfig) -> set[str]:
-        """In which company the streams are made beside, see `CoDi.companions`."""
-        return config.company(self.outputs, [self.held] if self.held else [], self.alignment)
+    def auxiliary_streams(self, config: CoDiConfig) -> list[str]:
+        """The auxiliary streams of the run, see `sampling.auxiliary`."""
+        return auxiliary_streams(config, self.outputs, [self.held] if self.held else [], self.alignment)
 
     def prompts(self, samples: int, clips: int | None) -> int:
-        """How many prompts serve tables of `samples` results, `clips` where videos are among them."""
-        return self.rounds * (min(samples, clips) if clips is not None and "video" in self.outputs else samples)
+        """Number of prompts for tables of `samples` results, or of `clips` results if videos are generated."""
+        return self.prompts_per_sample * (
+            min(samples, clips) if clips is not None and "video" in self.outputs else samples
+        )
 
 
 _PROMPTS = (("text", "", "train"), ("text", "_held_out", "held_out"), *((name, "", "train") for name in ALL[1:]))
@@ -97,26 +100,26 @@ RUNS = {
             Run(f"video_from_{name}{suffix}", Whole(name), ("video",), "paper", split)
             for name, suffix, split in _PROMPTS
         ),
-        # Of clips, what they would add is in the tables already: their pictures share the network.
+        # Without videos, which share the network of images.
         *(Run(name, prompt, _QUICK) for name, prompt in INTERPOLATIONS.items()),
-        *(Run(name, Partial(), outputs, "paper", rounds=2) for name, outputs in COUPLINGS.items()),
+        *(Run(name, Partial(), outputs, "paper", prompts_per_sample=2) for name, outputs in COUPLINGS.items()),
         # Chance is a narrow target.
-        Run("coupling_none", Partial(), _QUICK, rounds=10),
-        Run("coupling_none_video", Partial(), rounds=4),
-        Run("held_video", Nothing(), ("audio",), "paper", held="video"),
-        Run("held_audio", Nothing(), ("video",), "paper", held="audio"),
+        Run("coupling_none", Partial(), _QUICK, prompts_per_sample=10),
+        Run("coupling_none_video", Partial(), prompts_per_sample=4),
+        Run("held_video", Empty(), ("audio",), "paper", held="video"),
+        Run("held_audio", Empty(), ("video",), "paper", held="audio"),
     )
 }
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What all runs of an evaluation share.
+    """Sampling settings of all runs of an evaluation.
 
     Attributes
     ----------
     candidates : int
-        Of how many candidates each result is the one whose streams agree best, where they hear each other.
+        N of best-of-N for results whose streams attend to each other.
     """
 
     seed: int
@@ -127,19 +130,19 @@ class Settings:
 
 
 def independent(streams: Collection[str]) -> str:
-    """The name of the run that has these streams without alignment, on the prompts of the couplings."""
+    """The name of the run of these streams without alignment, with the prompts of the couplings."""
     return "coupling_none_video" if "video" in streams else "coupling_none"
 
 
 def choose(runs: Mapping[str, Run], names: Iterable[str] | None) -> list[Run]:
-    """The runs of these names, or all; a `ValueError` tells which there are."""
+    """The runs of these names, or all. A `ValueError` lists the names for an unknown one."""
     if unknown := sorted(set(names or ()) - runs.keys()):
         raise ValueError(f"There is no run {', '.join(unknown)}; choose from {', '.join(runs)}.")
     return [run for run in runs.values() if not names or run.name in names]
 
 
 def lacking(codi: CoDi, run: Run) -> str | None:
-    """Why this model cannot do a run, or None if it can."""
+    """The reason why this model cannot perform a run, or None."""
     if missing := run.prompt.modalities - prompt_modalities(codi):
         return f"the model has no prompt encoder for {', '.join(sorted(missing))}"
     missing = [name for name in run.streams if name not in codi.outputs]
@@ -149,17 +152,9 @@ def lacking(codi: CoDi, run: Run) -> str | None:
     return None
 
 
-def heading(codi: CoDi, weights: str, run: Run, settings: Settings, first: int = 0) -> dict[str, Any]:
-    """What a run's results depend on.
-
-    Parameters
-    ----------
-    weights : str
-        The `fingerprint` of those that have a part in it.
-    first : int
-        The prompt that it begins with, if another evaluation has those before.
-    """
-    company = run.company(codi.config)
+def heading(codi: CoDi, weights: str, run: Run, settings: Settings) -> dict[str, Any]:
+    """Everything that a run's results depend on; `weights` is the `fingerprint` of the run."""
+    auxiliary = run.auxiliary_streams(codi.config)
     return {
         "run": run.name,
         "model": codi.config.name,
@@ -167,14 +162,13 @@ def heading(codi: CoDi, weights: str, run: Run, settings: Settings, first: int =
         "outputs": [name for name in run.outputs if name in codi.outputs],
         "alignment": run.alignment,
         **dataclasses.asdict(settings),
-        "candidates": settings.candidates if run.alignment == "paper" and len({*run.streams, *company}) > 1 else 1,
-        **({"companions": [name for name in codi.outputs if name in company]} if company else {}),
-        **({"first": first} if first else {}),
+        "candidates": settings.candidates if run.alignment == "paper" and len({*run.streams, *auxiliary}) > 1 else 1,
+        **({"companions": auxiliary} if auxiliary else {}),
     }
 
 
 def read_records(path: Path, heading: dict[str, Any]) -> list[dict[str, Any]]:
-    """The results that lie in a run's file, if they were made under this heading; else none."""
+    """The results in a run's file if its heading is this one, else none."""
     if not path.exists():
         return []
     saved = json.loads(path.read_text())
@@ -182,40 +176,40 @@ def read_records(path: Path, heading: dict[str, Any]) -> list[dict[str, Any]]:
     return records if saved == heading else []
 
 
-def perform(codi: CoDi, run: Run, heading: dict[str, Any], path: Path, total: int, say: Callable[[str], None]) -> None:
-    """Generate and judge what the run's file lacks of `total` prompts, from the heading's first one on.
+def perform(codi: CoDi, run: Run, heading: dict[str, Any], path: Path, total: int, log: Callable[[str], None]) -> None:
+    """Generate and judge the results of `total` prompts that the run's file does not contain yet.
 
-    The file is brought up to date after every batch. A record holds the attributes of its scene under "scene", the
-    notes of its prompt, and under each output's name the judged attributes.
+    The file is updated after every batch. A record contains the attributes of its scene under "scene", the notes of its
+    prompt, and the judged attributes under the name of each output.
     """
     records = read_records(path, heading)
     if len(records) >= total:
         return
-    del records[len(records) // _BATCH * _BATCH :]  # so that the noise is the same however often it was interrupted
+    del records[len(records) // _BATCH * _BATCH :]  # whole batches, so that an interruption does not change the noise
     begun, before = time.monotonic(), len(records)
     while len(records) < total:
         size = min(_BATCH, total - len(records))
-        records += _batch(codi, run, heading, heading.get("first", 0) + len(records), size)
+        records += _batch(codi, run, heading, len(records), size)
         _write(path, heading, records)
         left = (total - len(records)) * (time.monotonic() - begun) / (len(records) - before)
-        say(f"{run.name}: {len(records)} of {total} prompts, {left / 60:.1f} minutes left")
+        log(f"{run.name}: {len(records)} of {total} prompts, {left / 60:.1f} minutes left")
 
 
 def _batch(codi: CoDi, run: Run, heading: dict[str, Any], first: int, size: int) -> list[dict[str, Any]]:
     scenes = [sample_scene(SCENE_SEED, i, run.split) for i in range(first, first + size)]
     options = {}
     if run.held:
-        given = render(run.held, scenes).to(next(codi.parameters()).device)
-        options["held"] = {run.held: codi.encode(run.held, given, SAMPLE_RATE if run.held == "audio" else None)}
-    if run.fidelity is not None:
-        options |= {"start": render("image", scenes), "fidelity": run.fidelity}
+        content = render(run.held, scenes).to(next(codi.parameters()).device)
+        options["held"] = {run.held: codi.encode(run.held, content, SAMPLE_RATE if run.held == "audio" else None)}
+    if run.start_strength is not None:
+        options |= {"start": render("image", scenes), "fidelity": run.start_strength}
     generated = codi.generate(
         run.prompt.encode(codi, scenes, first),
         heading["outputs"],
         steps=heading["steps"],
         sampler=heading["sampler"],
         guidance=heading["guidance"],
-        # The batch's place goes into the seed, so that no two scenes share their noise.
+        # The seed depends on the batch, so that no two scenes share their noise.
         seed=heading["seed"] + first,
         alignment=run.alignment,
         candidates=heading["candidates"],
@@ -229,21 +223,21 @@ def _batch(codi: CoDi, run: Run, heading: dict[str, Any], first: int, size: int)
         for name, content in generated.items():
             contents = content["waveform"] if name == "audio" else content
             record[name] = judge(codi, name, contents[i])
-        if run.fidelity is not None:
+        if run.start_strength is not None:
             record["image"]["overlap"] = round(overlap(generated["image"][i], options["start"][i]), 4)
         records.append(record)
     return records
 
 
 def judge(codi: CoDi, name: str, content: Any) -> dict[str, Any]:
-    """What is told of one content that the model has made: of a text, pixels, or a waveform ``[1, N]``."""
+    """The judged attributes of one generated content: a text, pixels, or a waveform ``[1, N]``."""
     if name == "text":
         return {**dataclasses.asdict(judge_text(content)), "text": content}
     if name == "image":
         judged = judge_image(content)
         return {"colour": judged.colour, "shape": judged.shape, "count": judged.count}
     if name == "audio":
-        judged = judge_sound(content, codi.config.audio_autoencoder.mel.sample_rate)
+        judged = judge_audio(content, codi.config.audio_autoencoder.mel.sample_rate)
     else:
         judged = judge_video(content, codi.config.image_autoencoder.frame_rate)
     facts = {a: getattr(judged, a) for a in ("colour", "shape", "count", "tempo")}
@@ -255,7 +249,7 @@ def _rounded(seconds: Iterable[float]) -> list[float]:
 
 
 def _write(path: Path, heading: dict[str, Any], records: Sequence[dict[str, Any]]) -> None:
-    """One record a line; whole or not at all, so that an interruption leaves the last state."""
+    """One record per line; the file is replaced as a whole, so that an interruption leaves the previous one."""
     lines = ",\n".join(json.dumps(record) for record in records)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(f".{os.getpid()}.part")

@@ -1,4 +1,4 @@
-"""How alike prompts and outputs are: cosines of their embeddings by the prompt encoders of their modalities."""
+"""Similarity of prompts and outputs: cosines of their embeddings by the prompt encoders of their modalities."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from ..checks import require_whole
-from ..conditioning import Prompt, interpolate
-from ..contents import read_prompt
-from ..diffusion import MAX_RESULTS
-from ..model import CoDi
+from ..checks.numbers import require_whole
+from ..conditioning.prompt import Prompt, interpolate
+from ..media.contents import read_prompt
+from ..pipeline import CoDi
+from ..sampling.noise import MAX_RESULTS
 from .prompts import prompt_modalities
 
 
 @dataclass(frozen=True)
 class Similarity:
-    """A symmetric matrix of cosines in -1..1, mean over the batch; rows and columns are called `labels`."""
+    """A symmetric matrix of cosines in -1..1, averaged over the batch; `labels` name rows and columns."""
 
     labels: tuple[str, ...]
     cosines: tuple[tuple[float, ...], ...]
@@ -35,7 +35,7 @@ class Similarity:
 
 
 def similarity(codi: CoDi, contents: Mapping[str, tuple[str, Any]]) -> Similarity:
-    """Compare contents of any modalities in the space of prompts.
+    """Compare contents of any modalities in the embedding space of prompts.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ def similarity(codi: CoDi, contents: Mapping[str, tuple[str, Any]]) -> Similarit
     Raises
     ------
     ValueError
-        If there is nothing to compare, the model lacks a prompt encoder, or batch sizes differ.
+        Without contents, if the model lacks a prompt encoder, or if batch sizes differ.
     """
     return compare({label: _prompt(codi, name, content).embedding for label, (name, content) in contents.items()})
 
@@ -55,10 +55,10 @@ def similarity(codi: CoDi, contents: Mapping[str, tuple[str, Any]]) -> Similarit
 def compare(embeddings: Mapping[str, Tensor]) -> Similarity:
     """Cosines between prompt embeddings ``[B, 1, D]``, by label; of one batch size, or of 1.
 
-    `ValueError` if there is nothing to compare or batch sizes differ.
+    `ValueError` without embeddings, or if batch sizes differ.
     """
     if not embeddings:
-        raise ValueError("There is nothing to compare: give at least one content.")
+        raise ValueError("There are no contents to compare: give at least one.")
     sizes = {len(embedding) for embedding in embeddings.values()}
     if len(sizes - {1}) > 1:
         raise ValueError(f"The contents have batch sizes {sorted(sizes)}: make them equal, or 1.")
@@ -80,35 +80,35 @@ def compare_alignments(
     outputs : sequence of str
         Modalities to generate.
     count : int
-        Number of results, over which the cosines are averaged.
+        Number of results that the cosines are averaged over.
     settings
         Further arguments of `CoDi.generate`, such as `seed`.
 
     Returns
     -------
     dict of str to Similarity
-        "joint" (alignment "paper") and "independent" (alignment "none"). An output is in it if the model has a prompt
-        encoder of its modality.
+        "joint" (alignment "paper") and "independent" (alignment "none"). An output is included if the model has a
+        prompt encoder of its modality.
 
     Raises
     ------
     ValueError
-        For what `similarity` or `CoDi.generate` refuses.
+        As `similarity` and `CoDi.generate` do.
     """
     count = require_whole(count, "count", 1, MAX_RESULTS)
     mixed = interpolate([(_prompt(codi, name, content), weight) for name, content, weight in prompts])
     mixed = Prompt(mixed.embedding.expand(count, -1, -1), mixed.unconditional.expand(count, -1, -1))
     given = {f"prompt {i} ({name})": (name, content) for i, (name, content, _) in enumerate(prompts, start=1)}
-    known = prompt_modalities(codi)
+    encodable = prompt_modalities(codi)
     matrices = {}
     for label, alignment in (("joint", "paper"), ("independent", "none")):
         made = codi.generate(mixed, outputs, alignment=alignment, candidates=1, **settings)
-        matrices[label] = similarity(codi, given | {name: (name, made[name]) for name in made if name in known})
+        matrices[label] = similarity(codi, given | {name: (name, made[name]) for name in made if name in encodable})
     return matrices
 
 
 def read_content(codi: CoDi, name: str, value: str) -> Any:
-    """A text, or a file of another modality, as `similarity` takes it; an error names a file that cannot be read."""
+    """A text, or the content of a file of another modality, as `similarity` takes it."""
     content = read_prompt(name, value, codi.config).value
     if name == "text":
         return [content]

@@ -1,59 +1,60 @@
-"""The tables of Versatile Diffusion, from the records of the runs."""
+"""The five tables of Versatile Diffusion, made from the records of the runs."""
 
 from __future__ import annotations
 
 import itertools
 
-from .agreement import NAMES, Records
-from .contexts import SEEN
+from .agreement import Records
+from .contexts import VISIBLE
 from .figures import Figure, mean, share
-from .tables import Table, against_scene
-from .versatile_runs import DUALS, FIDELITY, FOCUS
+from .tables import Table, against_scene, colour_and_shape
+from .versatile_runs import DUALS, FOCUS, START_STRENGTHS
 
-# What the small model is asked for, in shares.
+# Targets for the small model, in shares.
 _FLOWS = {"image": {"colour": 0.95, "shape": 0.90}, "text": {"all": 0.90}}
 _DUAL = 0.90
-# Towards 0 focus keeps the one, towards 1 the other.
+# The attributes that focus 0 (semantic) and focus 1 (style) keep.
 _FOCUS = {0.0: ("shape", "count"), 1.0: ("colour",)}
 _KEPT = 0.90
 
 
 def make_tables(records: Records) -> list[Table]:
-    """All five tables from the records of each run by name; what was not run has no figures."""
+    """All five tables from the records by run; a run without records has no figures."""
     return [
         Table(
             "flows",
             "The four flows",
-            "One text or picture, default settings: has the output its colour, shape and count? Training never drew "
-            "the scenes; their (colour, shape, count) triples were, except in the rows that say held out. All: all "
-            "three, which for a text is an exact caption. A picture from a picture has its attributes, not its places.",
-            (*SEEN, "all"),
+            "One text or image, default settings: the share of outputs with its colour, shape and count. The scenes "
+            "are not in the training set; their (colour, shape, count) triples are, except in the rows that are marked "
+            "held out. All: all three, which for a text is an exact caption. An image from an image has its "
+            "attributes, not its positions.",
+            (*VISIBLE, "all"),
             tuple(_flows(records)),
         ),
         Table(
             "dual",
             "Dual guidance",
-            "A text names one attribute and nothing else, a picture has another value of it; ratios 1/2 and 1/2. The "
-            "text's attribute must be the text's, the other the picture's. With focus, the picture's tokens are moved "
-            "to what is asked of it: 1, style, for its colour; 0, semantic, for its shape.",
+            "A text names one attribute only, and an image has another value of it; ratios 1/2 and 1/2. The output "
+            "should have this attribute from the text and the other from the image. With focus, the image's tokens are "
+            "moved towards the attribute that they provide: 1, style, for the colour; 0, semantic, for the shape.",
             ("both", "colour", "shape"),
             tuple(_dual(records)),
         ),
         Table(
             "focus",
             "Focus",
-            "A picture guides alone, its local tokens edited from semantic (0) over unchanged (0.5) to style (1): "
-            "which of its attributes has the result?",
-            SEEN,
+            "One image is the context. Its local tokens are edited from semantic (0) over unchanged (0.5) to style "
+            "(1). The share of outputs with each of its attributes.",
+            VISIBLE,
             tuple(_focus(records)),
             axis="focus",
         ),
         Table(
             "start",
-            "Fidelity to a start",
-            "A run begins with a picture and is guided by a text that names another colour and another shape. Overlap: "
-            "of what either picture covers, the share that both do. Then how often the result has the start's colour "
-            "and shape, and how often the text's.",
+            "Strength of the start image",
+            "A run starts from an image, and the text names another colour and another shape. Overlap: intersection "
+            "over union of the pixels that objects cover in both images. Then the share of outputs with the colour and "
+            "shape of the start, and with those of the text.",
             ("overlap", "start's colour", "start's shape", "text's colour", "text's shape"),
             tuple(_start(records)),
             axis="fidelity",
@@ -61,11 +62,11 @@ def make_tables(records: Records) -> list[Table]:
         Table(
             "edit",
             "Editing",
-            "A picture, a negative text that names one of its attributes, a positive one that names another value. "
-            "Success: the named attribute is the positive text's and the other two are as they were. By the mixture: "
-            "positive text and picture guide together, ratios 1/2 and 1/2, away from the negative text. By the "
-            "description: the original's withdrawn tool, which edits the latent of a description of the picture, draws "
-            "what it then says, and takes of the picture ten components of its local tokens (0.67 and 0.33).",
+            "An image, a negative text that names one of its attributes, and a positive text that names another value. "
+            "Success: the output has the value of the positive text and the other two attributes of the image. By the "
+            "mixture: positive text and image are mixed, ratios 1/2 and 1/2; the negative text is the unconditional "
+            "context. By the description: the original's withdrawn tool, which edits the latent of the image's caption "
+            "and generates from the edited caption and ten components of the image's local tokens (0.67 and 0.33).",
             ("success", "changed", "others kept"),
             tuple(_edit(records)),
         ),
@@ -75,21 +76,18 @@ def make_tables(records: Records) -> list[Table]:
 def _flows(records: Records) -> list[Figure]:
     figures: list[Figure] = []
     for prompt, output, held_out in itertools.product(("text", "image"), ("image", "text"), (False, True)):
-        row = f"{NAMES[prompt]} → {NAMES[output]}{', held out' if held_out else ''}"
+        row = f"{prompt} → {output}{', held out' if held_out else ''}"
         made = records.get(f"flows_{prompt}{'_held_out' if held_out else ''}", ())
-        figures += against_scene(row, made, prompt, output, {} if held_out else _FLOWS[output], SEEN)
+        figures += against_scene(row, made, prompt, output, {} if held_out else _FLOWS[output], VISIBLE)
     return figures
 
 
 def _dual(records: Records) -> list[Figure]:
     figures: list[Figure] = []
     for run, dual in DUALS.items():
-        other = "colour" if dual.said == "shape" else "shape"
-        row = f"{dual.said}: text, {other}: picture{'' if dual.focus == 0.5 else f', focus {dual.focus:g}'}"
-        made = [(r["image"], r["scene"]) for r in records.get(run, ())]
-        for column, names in (("both", ("colour", "shape")), ("colour", ("colour",)), ("shape", ("shape",))):
-            right = [all(judged[a] == scene[a] for a in names) for judged, scene in made]
-            figures += share(row, column, right, target=_DUAL if column == "both" else None)
+        other = "colour" if dual.stated == "shape" else "shape"
+        row = f"{dual.stated}: text, {other}: image{'' if dual.focus == 0.5 else f', focus {dual.focus:g}'}"
+        figures += colour_and_shape(row, records.get(run, ()), "image", _DUAL)
     return figures
 
 
@@ -98,21 +96,21 @@ def _focus(records: Records) -> list[Figure]:
         figure
         for level, run in FOCUS.items()
         for figure in against_scene(
-            f"{level:g}", records.get(run, ()), "image", "image", dict.fromkeys(_FOCUS.get(level, ()), _KEPT), SEEN
+            f"{level:g}", records.get(run, ()), "image", "image", dict.fromkeys(_FOCUS.get(level, ()), _KEPT), VISIBLE
         )
-        if figure.column in SEEN
+        if figure.column in VISIBLE
     ]
 
 
 def _start(records: Records) -> list[Figure]:
     figures: list[Figure] = []
-    for fidelity, run in FIDELITY.items():
+    for strength, run in START_STRENGTHS.items():
         made = records.get(run, ())
-        figures += mean(f"{fidelity:g}", "overlap", [r["image"]["overlap"] for r in made], unit="share")
+        figures += mean(f"{strength:g}", "overlap", [r["image"]["overlap"] for r in made], unit="share")
         for whose, key in (("start", "scene"), ("text", "told")):
             for attribute in ("colour", "shape"):
                 right = [r["image"][attribute] == r[key][attribute] for r in made]
-                figures += share(f"{fidelity:g}", f"{whose}'s {attribute}", right)
+                figures += share(f"{strength:g}", f"{whose}'s {attribute}", right)
     return figures
 
 
@@ -120,11 +118,11 @@ def _edit(records: Records) -> list[Figure]:
     figures: list[Figure] = []
     for run, how in (("edit", "by the mixture"), ("edit_by_text", "by the description")):
         made = records.get(run, ())
-        for name in (*SEEN, "any"):
+        for name in (*VISIBLE, "any"):
             edited = [r for r in made if name in ("any", r["changed"])]
-            right = [{a: r["image"][a] == r["scene"][a] for a in SEEN} for r in edited]
-            changed = [told[r["changed"]] for told, r in zip(right, edited)]
-            kept = [all(told[a] for a in SEEN if a != r["changed"]) for told, r in zip(right, edited)]
+            right = [{a: r["image"][a] == r["scene"][a] for a in VISIBLE} for r in edited]
+            changed = [one[r["changed"]] for one, r in zip(right, edited)]
+            kept = [all(one[a] for a in VISIBLE if a != r["changed"]) for one, r in zip(right, edited)]
             row = f"{how}, {name}"
             figures += share(row, "success", [a and b for a, b in zip(changed, kept)])
             figures += share(row, "changed", changed) + share(row, "others kept", kept)

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..checks import require_finite
-from ..inputs import MAX_SAMPLE
+from ..checks.inputs import MAX_SAMPLE
+from ..checks.numbers import require_finite
 from .container import audio_stream, beginning, declared_end, frames_from, opened
 from .files import LONGEST, UnreadableFile, too_long
 

@@ -13,9 +13,9 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-from ..autoencoders import LogMel, resample
 from ..config import MelConfig
-from .write import spectrogram_picture, to_picture
+from ..models.autoencoders import LogMel, resample
+from .write import spectrogram_image, to_pil
 
 _THUMBNAIL = (288, 96)  # pixels at most
 
@@ -48,13 +48,13 @@ def thumbnail(name: str, content: Any) -> Image.Image | None:
         mel = MelConfig()
         samples = resample(samples[0, :, : 10 * rate], rate, mel.sample_rate)
         samples = F.pad(samples, (0, max(0, mel.n_fft - samples.shape[-1])))  # a frame needs as many
-        return spectrogram_picture(LogMel(mel), samples).resize(_THUMBNAIL, Image.Resampling.BILINEAR)
+        return spectrogram_image(LogMel(mel), samples).resize(_THUMBNAIL, Image.Resampling.BILINEAR)
     pixels = content[0]
     if name == "video":
         frames = pixels[:, torch.linspace(0, pixels.shape[1] - 1, 3).round().long()]
         edged = F.pad(frames, (0, -(-frames.shape[-1] // 64)), value=0.8)
         pixels = torch.cat(edged.unbind(1), -1)
-    picture = to_picture(pixels)
+    picture = to_pil(pixels)
     picture.thumbnail(_THUMBNAIL, Image.Resampling.BOX)
     return picture
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from PIL import ExifTags, Image, ImageCms
 
-from ..checks import require_finite
+from ..checks.numbers import require_finite
 from .colour import differs, to_srgb
 from .files import UnreadableFile
 

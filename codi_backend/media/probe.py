@@ -63,10 +63,10 @@ def probe(path: str | os.PathLike) -> MediaInfo:
                 rate = None if video is None else frame_rate(video)
                 return MediaInfo(video and length, audio and length, tracks, rate)
             found = extents(container, *streams)
-            shown, heard = (None if stream is None else found.get(stream.index) for stream in (video, audio))
+            shown, played = (None if stream is None else found.get(stream.index) for stream in (video, audio))
             return MediaInfo(
                 None if shown is None else shown.end - begin,
-                None if heard is None else heard.end - begin,
+                None if played is None else played.end - begin,
                 tracks,
                 None if shown is None else shown.frames / (shown.end - shown.begin),
             )

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ..config import CoDiConfig
-from ..modality import MODALITIES
+from ..modalities import MODALITIES
 
 _VIDEO_SIDE = 256  # pixels; players show smaller videos as stamps, or blurred
 _BT709, _LIMITED = 1, 1  # as FFmpeg numbers colour spaces and ranges
@@ -24,7 +24,7 @@ _COLOUR_MAP = np.float32([[10, 8, 30], [80, 18, 110], [190, 55, 85], [245, 140, 
 _KINDS = {"text": "txt", "image": "png", "video": "mp4", "audio": "wav"}
 
 
-def to_picture(pixels: Tensor) -> Image.Image:
+def to_pil(pixels: Tensor) -> Image.Image:
     """``[3, H, W]`` in 0..1 -> a PIL image."""
     return Image.fromarray((pixels.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy())
 
@@ -75,7 +75,7 @@ def save_video(
             container.mux(sound.encode(None))
 
 
-def spectrogram_picture(mel: nn.Module, waveform: Tensor) -> Image.Image:
+def spectrogram_image(mel: nn.Module, waveform: Tensor) -> Image.Image:
     """Mono ``[1, N]`` as a picture of its log-mel, time to the right, pitch upwards; `mel` is a `LogMel`."""
     bands = mel(waveform[None].to(mel.window.device))[0, 0].cpu().numpy().T[::-1]
     low = np.log(mel.config.floor)
@@ -104,7 +104,7 @@ def write_result(out: Path, config: CoDiConfig, decoded: dict[str, Any], index: 
     if "text" in result:
         (out / files["text"]).write_text(result["text"] + "\n", encoding="utf-8")
     if "image" in result:
-        to_picture(result["image"]).save(out / files["image"])
+        to_pil(result["image"]).save(out / files["image"])
     if "video" in result:
         frame_rate = config.image_autoencoder.frame_rate
         save_video(out / files["video"], result["video"], frame_rate, result.get("audio"), rate)

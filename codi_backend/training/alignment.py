@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..diffuser import Diffuser
-from ..diffuser.environment import pooled
-from ..diffusion import add_noise
-from ..modality import modality
-from ..prompts import TextEncoder
+from ..modalities import modality
+from ..models.diffuser import Diffuser
+from ..models.diffuser.environment import pooled
+from ..models.encoders import TextEncoder
+from ..models.noise_schedule import add_noise
 from .contrast import Contrast, TimeContrast
 from .diffusers import DiffusionStage, Latents, alignment_parts
 
@@ -20,22 +20,21 @@ _PAIRS_PER_VIDEO = 4  # of about the same cost
 
 
 class AlignmentStage(DiffusionStage):
-    """Two streams learn to listen to each other; the diffusers are frozen.
+    """Trains the connectors and environment encoders of two streams; the diffusers are frozen.
 
-    What is trained are connectors and environment encoders, on the new pair and, in turns with it, on the pairs of
-    earlier stages, lest they be forgotten. The loss is the v loss of every stream, given the other's latent; InfoNCE
-    between their environment embeddings, and between the moments of two streams with time; and their distance to the
-    prompt embedding of what they show, which keeps all streams speaking one language while they learn to tell more.
-    Captions leave much out, since what the prompt says need not be heard from another stream.
+    Batches of the new pair take turns with those of earlier pairs, so that these are not forgotten. The loss is the v
+    loss of both streams, each given the other's environment tokens; InfoNCE between their environment embeddings, and
+    between the moments of two streams with a time axis; and the distance of these embeddings from the prompt embedding
+    of the full caption, which keeps all streams in one space. Captions leave out much, since a target stream takes
+    from a source stream only what its prompt does not state.
 
-    Speakers are at the listener's noise level in half of the samples, and at a lower one in the others: some streams
-    decide early what they will be, and held ones are clean, so listeners must know speakers that are sure of
-    themselves.
+    Source streams are at the target's noise level in half of the samples, and at a lower one in the others: some
+    streams settle earlier than others, and held ones are clean.
 
-    With `teach`, the target of the v loss is not the noise itself but what the same frozen network predicts from the
-    full description. Its mean, given what both streams show, is the same wherever all that they share can be said, and
-    it varies far less. What cannot be said, when something happens, only the noise itself tells: two streams with time
-    learn from the mean of both targets.
+    With `distill` the target of the v loss is not the noise but the prediction of the same frozen network for the full
+    caption. Its mean, given both streams, is the same wherever the caption describes all that they share, and it varies
+    far less. No caption states when something happens, so two streams with a time axis learn from the mean of both
+    losses.
 
     Parameters
     ----------
@@ -43,14 +42,14 @@ class AlignmentStage(DiffusionStage):
         The pair to align.
     replay : sequence of pairs of str
         Pairs that were aligned before.
-    teach : bool
-        Whether `data` describe in full what their latents show, so that the diffuser can be its own teacher.
+    distill : bool
+        Whether `data` describe their latents in full, so that the frozen diffuser can be the teacher.
     contrast_weight, time_weight, gap_weight : float
         Of InfoNCE between streams and between moments, and of the distance; the distance needs environment tokens of
         the prompts' width.
     """
 
-    often_noisy = True  # where it is decided what the streams will agree on
+    often_noisy = True  # the attributes that streams share are decided at high noise
 
     def __init__(
         self,
@@ -60,7 +59,7 @@ class AlignmentStage(DiffusionStage):
         streams: tuple[str, str],
         replay: Sequence[tuple[str, str]] = (),
         prompts: tuple[str, ...] = ("text",),
-        teach: bool = False,
+        distill: bool = False,
         contrast_weight: float = 0.02,
         time_weight: float = 0.05,
         gap_weight: float = 0.5,
@@ -68,7 +67,7 @@ class AlignmentStage(DiffusionStage):
         pairs = (streams, *replay)
         super().__init__(diffuser, text_encoder, data, tuple(dict.fromkeys(m for pair in pairs for m in pair)), prompts)
         self.name = "alignment_" + "_".join(streams)
-        self.pairs, self.teach = pairs, teach
+        self.pairs, self.distill = pairs, distill
         self.contrast_weight, self.time_weight = contrast_weight, time_weight
         self.contrast, self.time_contrast = Contrast(), TimeContrast()
         diffuser.requires_grad_(False)
@@ -90,21 +89,21 @@ class AlignmentStage(DiffusionStage):
     def forward(self, batch: dict[str, Any], generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         noisy, noise, timesteps = self.noised(batch, generator)
         context = self.context(batch, generator)
-        spoken_at = speaking_times(timesteps, generator)
-        spoken = {m: add_noise(batch[m].to(noise[m]), noise[m], spoken_at, self.alphas) for m in noisy}
-        environment = self.diffuser.environment(spoken, spoken_at)
+        source_at = source_timesteps(timesteps, generator)
+        sources = {m: add_noise(batch[m].to(noise[m]), noise[m], source_at, self.alphas) for m in noisy}
+        environment = self.diffuser.environment(sources, source_at)
         predicted = self.diffuser(noisy, timesteps, context, alignment="paper", environment=environment)
-        shown = self.embed(batch["described"])
+        described = self.embed(batch["described"])
         timed = all(tokens.shape[1] > 1 for tokens in environment.values())
         errors = {m: self.error(predicted[m], noise[m], timesteps) for m in noisy}
         loss = sum(errors.values()) / len(errors)
         figures = {m: float(e.detach()) for m, e in errors.items()}
-        if self.teach:
+        if self.distill:
             with torch.no_grad():
-                taught = self.diffuser(noisy, timesteps, shown, alignment="none")
-            lesson = sum(self.error(predicted[m], taught[m], timesteps) for m in noisy) / len(noisy)
-            loss = (loss + lesson) / 2 if timed else lesson
-            figures["lesson"] = float(lesson.detach())
+                teacher = self.diffuser(noisy, timesteps, described, alignment="none")
+            distillation = sum(self.error(predicted[m], teacher[m], timesteps) for m in noisy) / len(noisy)
+            loss = (loss + distillation) / 2 if timed else distillation
+            figures["distillation"] = float(distillation.detach())
         a, b = (pooled(environment[m])[:, 0] for m in noisy)
         contrast = self.contrast(a, b)
         loss = loss + self.contrast_weight * contrast
@@ -114,13 +113,13 @@ class AlignmentStage(DiffusionStage):
             loss = loss + self.time_weight * when
             figures["time"] = float(when.detach())
         if self.gap_weight:
-            gap = sum(self.gap(environment[m], shown) for m in noisy) / len(noisy)
+            gap = sum(self.gap(environment[m], described) for m in noisy) / len(noisy)
             loss = loss + self.gap_weight * gap
             figures["gap"] = float(gap.detach())
         return loss, figures
 
 
-def speaking_times(timesteps: Tensor, generator: torch.Generator) -> Tensor:
-    """Noise levels of speakers by those of their listeners, ``[B]``: the same for half of them, lower for others."""
+def source_timesteps(timesteps: Tensor, generator: torch.Generator) -> Tensor:
+    """Noise levels of source streams by those of their targets, ``[B]``: equal for half of them, lower for others."""
     share = (2 * torch.rand(len(timesteps), generator=generator)).clamp(max=1).to(timesteps.device)
     return (share * timesteps).long()

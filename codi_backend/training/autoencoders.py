@@ -5,14 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..autoencoders import AudioAutoencoder, ImageAutoencoder
 from ..config import CoDiConfig
 from ..data import ShapesAndChimes
+from ..models.autoencoders import AudioAutoencoder, ImageAutoencoder
 from .loop import Stage
 
 
 class AutoencoderStage(Stage):
-    """Reconstruction (L1) plus a little of the KL divergence, on pictures or log-mels of Shapes & Chimes."""
+    """Reconstruction (L1) plus a little of the KL divergence, on images or log-mels of Shapes & Chimes."""
 
     def __init__(self, config: CoDiConfig, modality: str, kl_weight: float = 3e-4):
         super().__init__()

@@ -1,6 +1,6 @@
-"""Stage 2: the prompt encoders of images, sounds and videos, by contrast with texts (bridging alignment, paper 3.2).
+"""Stage 2: the prompt encoders of image, video and audio, by contrast with text (bridging alignment, paper 3.2).
 
-The text encoder is frozen, and texts are all that pictures and sounds have in common: they never meet.
+The text encoder is frozen. Image and audio never occur as a pair: text is the bridge between them.
 """
 
 from __future__ import annotations
@@ -11,20 +11,20 @@ import torch
 from torch import Tensor, nn
 
 from ..data import ShapesAndChimes
-from ..data.captions import caption, shown
-from ..model import CoDi
-from ..prompts.audio import log_mel
-from ..prompts.preprocess import clip_pixels, looked_at
+from ..data.captions import caption, described_attributes
+from ..models.encoders.audio import log_mel
+from ..models.encoders.preprocess import clip_pixels, prepared_pixels
+from ..pipeline import CoDi
 from .contrast import Contrast
 from .loop import Stage
 
 
 class BridgingStage(Stage):
-    """One prompt encoder against the frozen text encoder; for videos only its temporal blocks learn.
+    """Trains one prompt encoder against the frozen text encoder; for video only its temporal blocks.
 
-    The loss is symmetric InfoNCE with a learned temperature, and the distance to the caption's embedding: contrast
-    alone would leave a gap between the modalities, which a diffuser that was trained on texts would notice. One item in
-    twenty is nothing (mid-grey, silence) and belongs to the empty text, so that unconditional embeddings agree too.
+    The loss is symmetric InfoNCE with a learned temperature, plus the distance to the caption's embedding: contrast
+    alone leaves a gap between the modalities, which changes the outputs of a diffuser that was trained on text. One
+    item in twenty is empty (mid-grey, silence) and has the empty caption, so that unconditional embeddings agree too.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ class BridgingStage(Stage):
         contents = torch.stack([item[self.modality] for item in items])
         contents[::20] = 0.0 if self.modality == "audio" else 0.5
         texts = [
-            "" if i % 20 == 0 else caption(item["scene"], shown(item["scene"], self.modality))
+            "" if i % 20 == 0 else caption(item["scene"], described_attributes(item["scene"], self.modality))
             for i, item in enumerate(items)
         ]
         return {"contents": contents, "captions": texts}
@@ -71,7 +71,7 @@ class BridgingStage(Stage):
             embedding = self.encoder(contents, self.encoder.config.input_rate)[:, 0]
         else:
             look = self.encoder.config
-            square = looked_at(contents, look, self.modality == "video")
+            square = prepared_pixels(contents, look, self.modality == "video")
             embedding = self.encoder(clip_pixels(square, look.image_size))[:, 0]
         contrast = self.contrast(text, embedding, captions)
         distance = (1 - (text * embedding).sum(-1)).mean()
@@ -81,10 +81,10 @@ class BridgingStage(Stage):
 
 @torch.no_grad()
 def _begin(encoder: nn.Module, modality: str) -> None:
-    """Initial values that training from nothing needs; the classes' own suit weights that are loaded."""
+    """Set initial values for training from nothing; those of the classes are for weights that are loaded."""
     if modality == "image":
         nn.init.normal_(encoder.position_embedding.weight, std=0.02)
-    elif modality == "video":  # a clip begins as the mean of its frames
+    elif modality == "video":  # a video's embedding begins as the mean of its frames'
         for layer in encoder.layers:
             nn.init.zeros_(layer.temporal.temporal_attn.to_out.weight)
             nn.init.zeros_(layer.temporal.ff.proj_out[1].weight)

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn import functional as F
 
-from ..diffuser.environment import moments, resampled
+from ..models.diffuser.environment import resampled, temporal_channels
 
 
 class Contrast(nn.Module):
     """Symmetric InfoNCE between two batches of unit vectors ``[B, D]``, with a learned temperature.
 
-    Rows with equal `labels` belong together: in a small world a batch says many things twice. Where several processes
+    Rows with equal `labels` are positives of each other, since a batch may hold equal captions. Where several processes
     train together, each row is compared with those of all processes.
     """
 
@@ -38,11 +38,11 @@ class Contrast(nn.Module):
 
 
 class TimeContrast(nn.Module):
-    """Symmetric InfoNCE between the moments of two streams: which belong together?
+    """Symmetric InfoNCE between the moments of two streams.
 
     Takes environment tokens ``[B, T, D]`` of both, which may have different numbers of time steps, and compares the
-    channels that tell of moments. A moment is told from the others of its sample, which is where things happen, and
-    from the same moment of other samples, those of all processes, lest the number of the time step be enough.
+    channels of moments. Negatives are the other moments of the sample, and the same moment of other samples, those of
+    all processes: without the latter, encoding the number of the time step would be enough.
     """
 
     def __init__(self, temperature: float = 0.1):
@@ -53,7 +53,7 @@ class TimeContrast(nn.Module):
         if distributed.is_initialized():
             a, b = _of_all_processes(a), _of_all_processes(b)
         steps = min(a.shape[1], b.shape[1])
-        a, b = (F.normalize(moments(resampled(tokens, steps)), dim=-1) for tokens in (a, b))
+        a, b = (F.normalize(temporal_channels(resampled(tokens, steps)), dim=-1) for tokens in (a, b))
         among_samples = (t.transpose(0, 1) for t in (a, b))
         return (self._matching(a, b) + self._matching(*among_samples)) / 2
 

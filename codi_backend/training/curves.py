@@ -15,7 +15,7 @@ class Curves:
         from torch.utils.tensorboard import SummaryWriter
 
         self.folder, self.title = folder, title
-        # What an interrupted run logged after its last save is logged once more.
+        # An interrupted run logs the steps after its last save once more.
         self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=first + 1)
 
     def add(self, row: dict[str, float], rate: float) -> None:
@@ -25,7 +25,7 @@ class Curves:
                 self.board.add_scalar(name, value, row["step"])
 
     def write(self, history: Rows) -> None:
-        """Write all rows as JSON and as a picture."""
+        """Write all rows as JSON and as an image."""
         import matplotlib
 
         matplotlib.use("Agg")

@@ -10,19 +10,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..diffuser import Diffuser
-from ..diffuser.layers import TransformerBlock
-from ..diffuser.temporal import SpatioTemporalBlock
-from ..diffusion import STEPS, add_noise, alphas_cumprod
-from ..modality import modality
-from ..prompts import TextEncoder
+from ..modalities import modality
+from ..models.diffuser import Diffuser
+from ..models.diffuser.layers import TransformerBlock
+from ..models.diffuser.temporal import SpatioTemporalBlock
+from ..models.encoders import TextEncoder
+from ..models.noise_schedule import STEPS, add_noise, alphas_cumprod
 from .loop import Stage
 
-PICTURES_PER_VIDEO = 8  # of about the same cost
+IMAGES_PER_VIDEO = 8  # of about the same cost
 
 
 class Latents(Protocol):
-    """Where batches come from: see `SceneLatents.batch`."""
+    """The source of batches: see `SceneLatents.batch`."""
 
     def batch(
         self, step: int, size: int, seed: int, streams: Sequence[str], prompts: Sequence[str], leave_out: float,
@@ -31,14 +31,14 @@ class Latents(Protocol):
 
 
 class DiffusionStage(Stage):
-    """What the stages with a diffuser share: frozen prompts, one noise level for all streams, the v loss.
+    """Base of the stages with a diffuser: frozen prompt encoders, one noise level for all streams, the v loss.
 
     The squared error of the predicted noise is weighted by the reciprocal of the signal's share, which makes it the v
-    loss: how many objects there are, and what streams can agree on, is decided at high noise, where the plain eps loss
-    is next to nothing.
+    loss. The number of objects, and what streams can agree on, is decided at high noise, where the plain eps loss is
+    close to 0.
 
-    `prompt_noise` blurs prompt embeddings by noise of up to that length, so that a diffuser does not mind the small
-    distance that is left between the embeddings of a picture, of a sound and of the text that says the same.
+    `prompt_noise` adds noise of up to that length to prompt embeddings. It makes a diffuser robust against the small
+    distance that is left between the embeddings of an image, of audio and of their caption.
     """
 
     often_noisy = False
@@ -85,13 +85,13 @@ class DiffusionStage(Stage):
     @torch.no_grad()
     def embed(self, texts: list[str]) -> Tensor:
         """Prompt embeddings of texts, ``[B, 1, D]``."""
-        row = {text: i for i, text in enumerate(dict.fromkeys(texts))}  # a small world says many things twice
+        row = {text: i for i, text in enumerate(dict.fromkeys(texts))}  # many captions are equal
         tokens = self.text_encoder.tokenize(list(row)).to(self.alphas.device)
         return self.text_encoder(tokens)[[row[text] for text in texts]]
 
     @torch.no_grad()
     def context(self, batch: dict[str, Any], generator: torch.Generator) -> Tensor:
-        """What the diffuser is prompted with, ``[B, 1, D]``."""
+        """The prompt embeddings of a batch, ``[B, 1, D]``."""
         context = self.embed(batch["captions"])
         if "embedding" in batch:
             is_text = batch["is_text"].to(context.device)[:, None, None]
@@ -103,9 +103,9 @@ class DiffusionStage(Stage):
         return context
 
     @staticmethod
-    def gap(environment: Tensor, shown: Tensor) -> Tensor:
-        """Mean distance of environment tokens ``[B, T, D]`` from embeddings of what the streams show, ``[B, 1, D]``."""
-        return (1 - F.cosine_similarity(environment.mean(1), shown[:, 0], dim=-1)).mean()
+    def gap(environment: Tensor, described: Tensor) -> Tensor:
+        """Mean distance of environment tokens ``[B, T, D]`` from embeddings of full captions, ``[B, 1, D]``."""
+        return (1 - F.cosine_similarity(environment.mean(1), described[:, 0], dim=-1)).mean()
 
     def error(self, predicted: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """The v loss."""
@@ -114,13 +114,13 @@ class DiffusionStage(Stage):
 
 
 class DiffuserStage(DiffusionStage):
-    """One network learns to denoise its modality from prompts, with classifier-free dropout; connectors stay off.
+    """Trains one network to denoise its modality from prompts, with classifier-free dropout; connectors stay off.
 
-    For videos only the temporal blocks learn, inside the frozen network of images. With `refine` a network goes on from
-    the weights that it has, which is how it gets a second round of learning rates.
+    For video only the temporal blocks are trained, inside the frozen image network. With `refine` training continues
+    from the network's weights; otherwise the network must be a new one.
 
-    With `learn_prompts` the cross-attention to the prompt learns from videos too: in a network of images it does not
-    heed what only videos show. Every third batch is then one of pictures, lest they be forgotten.
+    With `learn_prompts` the cross-attention to the prompt is trained on video too: in an image network it has no use
+    for attributes that only a video has. Every third batch then has images, so that they are not forgotten.
     """
 
     def __init__(
@@ -137,7 +137,7 @@ class DiffuserStage(DiffusionStage):
         replay = ("image",) if learn_prompts and stream == "video" else ()
         super().__init__(diffuser, text_encoder, data, (stream, *replay), prompts, prompt_noise)
         self.name = f"refine_{stream}" if refine else f"diffuser_{stream}"
-        self.often_noisy = stream == "video"  # when something appears is decided early
+        self.often_noisy = stream == "video"  # the time of an onset is decided at high noise
         diffuser.requires_grad_(False)
         network = diffuser.networks[modality(stream).network].requires_grad_(True)
         for part in alignment_parts(network):
@@ -153,7 +153,7 @@ class DiffuserStage(DiffusionStage):
     def batch(self, step: int, size: int, seed: int) -> dict[str, Any]:
         stream, *replay = self.streams
         if replay and step % 3 == 2:
-            stream, size = replay[0], PICTURES_PER_VIDEO * size
+            stream, size = replay[0], IMAGES_PER_VIDEO * size
         return self.data.batch(step, size, seed, (stream,), self.prompts, leave_out=0.25, empty=0.1)
 
     def forward(self, batch: dict[str, Any], generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
@@ -165,12 +165,12 @@ class DiffuserStage(DiffusionStage):
 
 
 def temporal_parameters(module: nn.Module) -> list[nn.Parameter]:
-    """The parameters that act on videos only."""
+    """The parameters that act on video only."""
     return [p for block in module.modules() if isinstance(block, SpatioTemporalBlock) for p in block.parameters()]
 
 
 def prompt_parameters(network: nn.Module) -> list[nn.Parameter]:
-    """The parameters that bring a prompt of one token into a network; connectors have others."""
+    """The cross-attention parameters that a prompt of one token uses, without those of connectors."""
     elsewhere = {id(p) for part in alignment_parts(network) for p in part.parameters()}
     parts = (
         part for m in network.modules() if isinstance(m, TransformerBlock) for part in (m.attn2.to_v, m.attn2.to_out)
@@ -179,18 +179,18 @@ def prompt_parameters(network: nn.Module) -> list[nn.Parameter]:
 
 
 def alignment_parts(network: nn.Module) -> tuple[nn.Module, ...]:
-    """The parts that latent alignment trains, and nothing else does."""
+    """The parts that latent alignment alone trains."""
     return network.environment_encoder, *connectors(network)
 
 
 def connectors(network: nn.Module) -> tuple[nn.Module, ...]:
-    """The parts that hear other streams."""
+    """The parts that attend to other streams."""
     return network.temporal_connectors, network.input_connectors, network.output_connectors
 
 
 @torch.no_grad()
 def _scale_token_values(network: nn.Module) -> None:
-    """Prompt and environment tokens have length 1, not variance 1: start their value projections larger by sqrt(D)."""
+    """Scale value projections by sqrt(D): prompt and environment tokens have length 1, not variance 1."""
     for name, module in network.named_modules():
         if name.endswith("attn2.to_v"):
             module.weight.mul_(math.sqrt(module.weight.shape[1]))

@@ -1,4 +1,4 @@
-"""Stage 4, first half: environment encoders, before their streams learn to listen to each other (paper section 3.4)."""
+"""Stage 4, first part: environment encoders, before connectors are trained (paper section 3.4)."""
 
 from __future__ import annotations
 
@@ -7,20 +7,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..diffuser import Diffuser
-from ..modality import modality
-from ..prompts import TextEncoder
+from ..modalities import modality
+from ..models.diffuser import Diffuser
+from ..models.encoders import TextEncoder
 from .contrast import TimeContrast
 from .diffusers import DiffusionStage, Latents, temporal_parameters
 
 
 class EnvironmentStage(DiffusionStage):
-    """Environment encoders learn to say what their noisy streams are about, and when.
+    """Trains environment encoders to predict the caption's prompt embedding from noisy latents.
 
-    That is the prompt embedding of the description, as far as it can be told through the noise. All streams then speak
-    one language, the prompts', so that those understand each other that were never trained together, and connectors
-    have something to hear from their first step on. Two streams with time learn in addition which moments of theirs
-    are the same (`TimeContrast`). For videos only the temporal blocks learn, as in the diffuser.
+    All streams then share one embedding space, that of prompts. So streams can be combined that were never trained
+    together, and connectors get useful tokens from their first step on. The moments of two streams with a time axis are
+    matched as well (`TimeContrast`). For video only the temporal blocks are trained, as in the diffuser.
     """
 
     def __init__(
@@ -47,8 +46,8 @@ class EnvironmentStage(DiffusionStage):
     def forward(self, batch: dict[str, Any], generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         noisy, _, timesteps = self.noised(batch, generator)
         environment = self.diffuser.environment(noisy, timesteps)
-        shown = self.embed(batch["described"])
-        gaps = {name: self.gap(tokens, shown) for name, tokens in environment.items()}
+        described = self.embed(batch["described"])
+        gaps = {name: self.gap(tokens, described) for name, tokens in environment.items()}
         loss = sum(gaps.values()) / len(gaps)
         if self.time_contrast is None:
             return loss, {}

@@ -1,4 +1,4 @@
-"""How a stage is run on a machine, which does not change what it learns but for rounding."""
+"""How a stage is run on a machine; the results differ by rounding only."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from ..diffuser.kit import Stage as Block
+from ..models.diffuser.layer_plan import Stage as Block
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -22,11 +22,11 @@ class Execution:
     Attributes
     ----------
     precision : {"no", "bf16", "fp16"}, optional
-        Of the networks' arithmetic; weights stay single. What `accelerate launch` says, or "no", by default.
+        Of the networks' arithmetic; weights stay single. By default that of `accelerate launch`, or "no".
     micro_batches : int
-        How many parts a process takes its share of the batch in, one after the other, to save memory.
+        Number of parts in which a process takes its share of the batch, one after the other, to save memory.
     checkpointing : bool
-        Compute what the diffusers' blocks hold again when it is needed, instead of keeping it.
+        Compute the activations of the diffusers' blocks again in the backward pass, to save memory.
     workers : int
         Processes that prepare batches ahead.
     sample_every : int
@@ -54,7 +54,7 @@ class Execution:
         from accelerate import Accelerator
         from accelerate.utils import DistributedDataParallelKwargs
 
-        # Some parameters have no part in some steps, such as those that listen when there is nobody to hear.
+        # Some parameters are not used in some steps, such as connectors in a step without source streams.
         sparse = DistributedDataParallelKwargs(find_unused_parameters=True)
         return Accelerator(mixed_precision=self.precision, kwargs_handlers=[sparse])
 

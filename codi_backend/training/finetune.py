@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from ..checkpoints import Source, read_parts, save_parts
+from ..checkpoints.native import Source, read_parts, save_parts
 from ..data.broken import Broken
 from ..data.checks import check_entries, read_all
 from ..data.pairs import Pairs
-from ..modality import modality
-from ..model import CoDi
+from ..modalities import modality
+from ..pipeline import CoDi
 from .alignment import AlignmentStage
 from .autoencoders import AutoencoderStage
 from .bridging import BridgingStage
@@ -48,7 +48,7 @@ STAGES = (
 
 @dataclass(frozen=True)
 class _Plan:
-    """What a stage reads: modalities of the data and parts of the model; the parts that it trains; its run's name."""
+    """What a stage reads (modalities of the data, parts of the model), the parts that it trains, and its run's name."""
 
     modalities: tuple[str, ...]
     parts: tuple[str, ...]
@@ -80,7 +80,7 @@ def finetune(
     init : str, path or iterable of paths
         The checkpoint to start from, as for `CoDi.load`.
     streams : pair of str
-        For alignment, the streams that learn to attend to each other.
+        For alignment, the pair of streams to align.
     skip_broken : bool
         Leave out entries that cannot be used: without a caption, in faulty rows of a manifest, or with files that are
         missing or unreadable. ``left_out.txt`` beside the stage's state lists them with the reasons. By default they
@@ -102,23 +102,29 @@ def finetune(
     plan = _plan(stage, tuple(streams))
     whole = read_parts(init)
     accelerator = execution.accelerator()
-    say = report if accelerator.is_main_process else _silent
+    report_once = report if accelerator.is_main_process else _silent
     broken = Broken(skip_broken)
-    pairs = check_entries(Pairs.find(data, whole.config, plan.modalities, say, broken), say, broken)
+    pairs = check_entries(Pairs.find(data, whole.config, plan.modalities, report_once, broken), report_once, broken)
     torch.manual_seed(options.seed)
     codi = CoDi.load(init, only=plan.parts)
-    deaf = [part for part in plan.trained if stage == "alignment" and codi.parts()[part].environment_encoder is None]
-    if deaf:
-        raise ValueError(f"{' and '.join(deaf)} of these files have no connectors to train: take the current edition.")
+    unaligned = [
+        part for part in plan.trained if stage == "alignment" and codi.parts()[part].environment_encoder is None
+    ]
+    if unaligned:
+        raise ValueError(
+            f"{' and '.join(unaligned)} of these files have no connectors to train: take the current edition."
+        )
     folder = out / plan.name
     weights = weights_digest(codi.parts()[part] for part in plan.parts)
     identity = {"stage": plan.name, "data": data_digest(pairs), "init": weights}
     if not check_identity(folder / "state.pt", identity):
-        say(f"{folder} is the run of an older edition, which did not note data and checkpoint: they are taken to be "
-            "the same.")  # fmt: skip
+        report_once(
+            f"{folder} is the run of an older edition, which did not record data and checkpoint: they are taken to be "
+            "the same."
+        )
     codi.to(accelerator.device)
     if stage == "alignment" or stage.startswith("diffuser"):
-        # The first process reads and encodes, the others take what it has written.
+        # The first process reads and encodes, the others load its result.
         with accelerator.main_process_first():
             latents = PairLatents.load_or_encode(out, codi, pairs, execution.workers, report, broken)
         entries = len(latents.captions)
@@ -153,7 +159,7 @@ def _plan(stage: str, streams: tuple[str, ...]) -> _Plan:
     if kind in ("alignment", "diffuser"):
         streams = streams or (name,)
         if "text" in streams:
-            raise ValueError("Texts are the prompts of your own data, and no stream: choose from image, video, audio.")
+            raise ValueError("Text is the prompt of your own data, not a stream: choose from image, video, audio.")
         networks = tuple(dict.fromkeys(modality(m).network for m in streams))
         trained = tuple(f"diffuser.{network}" for network in networks)
         parts = (*trained, *(f"autoencoders.{network}" for network in networks), "prompt_encoders.text")
@@ -178,7 +184,7 @@ def _on_contents(stage: str, codi: CoDi, pairs: Pairs) -> Stage:
     kind, _, name = stage.partition("_")
     if kind == "bridging":
         encoder = codi.prompt_encoders[modality(name).network]
-        learner: Stage = _keeping(encoder, lambda: BridgingStage(codi, name))
+        learner: Stage = _keeping_weights(encoder, lambda: BridgingStage(codi, name))
         learner.batch = functools.partial(_contents_and_captions, pairs)
         return learner
     if kind == "vocoder":
@@ -191,16 +197,16 @@ def _on_contents(stage: str, codi: CoDi, pairs: Pairs) -> Stage:
     return learner
 
 
-def _keeping(module: nn.Module, make: Callable[[], Stage]) -> Stage:
-    """Make a stage that begins with new weights, and give it the module's own again."""
+def _keeping_weights(module: nn.Module, factory: Callable[[], Stage]) -> Stage:
+    """Make a stage, which initialises the module's weights, and restore them."""
     kept = {name: value.clone() for name, value in module.state_dict().items()}
-    made = make()
+    stage = factory()
     module.load_state_dict(kept)
-    return made
+    return stage
 
 
 def _readable(pairs: Pairs, accelerator: Accelerator, workers: int, broken: Broken) -> list[int]:
-    """The rows that can be read; the first process reads them all and tells the others."""
+    """The rows that can be read; the first process reads them all and sends the result to the others."""
     from accelerate.utils import broadcast_object_list
 
     found: list[Any] = [None]

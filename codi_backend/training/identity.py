@@ -1,4 +1,4 @@
-"""What a run on a user's data follows from, as digests: the contents, and the weights that it begins with."""
+"""Digests that identify a run on a user's data: of the contents, and of the initial weights."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from torch import nn
 from ..data.contents import Content, Member, first_bytes
 from ..data.pairs import Pairs
 
-_WHOLE, _PART = 1 << 18, 1 << 16  # bytes: of longer files, beginning, middle and end are looked at
+_WHOLE, _PART = 1 << 18, 1 << 16  # bytes; of longer files the beginning, middle and end are read
 
 
 def data_digest(pairs: Pairs) -> str:
-    """Of the contents asked for and their order; where files are, and what they are called, does not matter."""
+    """Digest of the contents asked for and their order; places and names of files do not matter."""
     digest = hashlib.sha256()
     for entry in pairs.entries:
         digest.update(repr([(name, _content(entry.contents[name])) for name in pairs.modalities]).encode())
@@ -24,7 +24,7 @@ def data_digest(pairs: Pairs) -> str:
 
 
 def weights_digest(modules: Iterable[nn.Module]) -> str:
-    """Of the values, shapes and names of all weights."""
+    """Digest of the values, shapes and names of all weights."""
     digest = hashlib.sha256()
     for module in modules:
         for name, tensor in module.state_dict().items():
@@ -40,6 +40,6 @@ def _content(content: Content) -> Any:
         size = content.size if isinstance(content, Member) else content.stat().st_size
         starts = [0] if size <= _WHOLE else [0, (size - _PART) // 2, size - _PART]
         parts = [first_bytes(content, _WHOLE if size <= _WHOLE else _PART, start) for start in starts]
-    except OSError:  # it cannot be read, which is said where it is
+    except OSError:  # reported where the content is read
         return None
     return size, hashlib.sha256(b"".join(parts)).hexdigest()

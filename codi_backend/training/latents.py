@@ -1,4 +1,4 @@
-"""Latents and prompt embeddings of Shapes & Chimes, encoded once and read by every later stage."""
+"""Latents and prompt embeddings of Shapes & Chimes, encoded once for all later stages."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ..data import ShapesAndChimes, sample_scene
-from ..data.captions import caption, partial_caption, shown
+from ..data.captions import caption, described_attributes, partial_caption
 from ..data.images import visible_objects
 from ..data.world import retimed
-from ..model import CoDi
+from ..pipeline import CoDi
 from .encoding import stored_latents
 
 _CHUNK = 64
-# Latents per scene. With fewer pictures their network learned layouts by heart; texts are their company.
+# Latents per scene. With fewer images their network memorises layouts; texts come as often, to be paired with them.
 TIMES = {"image": 8.0, "text": 8.0}
 
 
@@ -83,7 +83,7 @@ class SceneLatents:
         leave_out: float = 0.25,
         empty: float = 0.1,
     ) -> dict[str, Any]:
-        """Latents of `size` random scenes and what prompts them; a function of the arguments alone.
+        """Latents of `size` random scenes and their prompts; a function of the arguments alone.
 
         Parameters
         ----------
@@ -93,8 +93,8 @@ class SceneLatents:
             Probability with which a caption leaves each attribute out, and with which a prompt is the empty text
             altogether (classifier-free dropout).
 
-        Clips that come alone, prompted by texts, are cut to begin at another time and in another tempo: of the same
-        pictures as many clips can be made as there are times.
+        Videos alone, with text prompts, are cut to another start and tempo, which gives more videos from the stored
+        frames.
 
         Returns
         -------
@@ -110,15 +110,15 @@ class SceneLatents:
         batch["captions"], batch["described"], chosen = [], [], []
         free_in_time = tuple(streams) == ("video",) and tuple(prompts) == ("text",)
         for place, row in enumerate(rows):
-            said_nothing = rng.random() < empty
-            had = [name for name in prompts if name == "text" or row < len(self.embeddings[name])]
-            chosen.append("text" if said_nothing else had[int(rng.integers(len(had)))])
+            is_empty = rng.random() < empty
+            available = [name for name in prompts if name == "text" or row < len(self.embeddings[name])]
+            chosen.append("text" if is_empty else available[int(rng.integers(len(available)))])
             scene = sample_scene(self.seed, int(row))
             if free_in_time:
                 scene, was = retimed(scene, rng), visible_objects(scene)
                 batch["video"][place] = batch["video"][place][:, [was.index(n) for n in visible_objects(scene)]]
-            batch["described"].append(caption(scene, shown(scene, "video")))
-            batch["captions"].append("" if said_nothing else partial_caption(scene, rng, leave_out))
+            batch["described"].append(caption(scene, described_attributes(scene, "video")))
+            batch["captions"].append("" if is_empty else partial_caption(scene, rng, leave_out))
         batch["is_text"] = torch.tensor([name == "text" for name in chosen])
         if self.embeddings:
             width = next(iter(self.embeddings.values())).shape[1]

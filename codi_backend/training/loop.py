@@ -1,4 +1,4 @@
-"""The training loop that every stage shares: accelerate, EMA, checkpoints, exact resume, loss curves."""
+"""The training loop of all stages: accelerate, EMA, checkpoints, exact resume, loss curves."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from ..checks import MAX_SEED, require_whole
+from ..checks.numbers import MAX_SEED, require_whole
 from .curves import Curves
 from .execution import Execution, checkpoint_blocks
 from .shares import SharedNoise, share
@@ -29,8 +29,8 @@ class Options:
     """How to train a stage. `save_every` and `log_every` are in steps, `seed` fixes weights, data and noise.
 
     `batch_size` samples make one update, however many processes and micro-batches share them (see `Execution`).
-    `keep` is the share that the weights with which the stage begins have in those with which it ends: a further round
-    learns what was missing, and forgets some of what was there.
+    `weight_interpolation` is the share of the initial weights in the final ones, from 0 (the default) to 1: it keeps
+    some of what a short training forgets.
     """
 
     steps: int
@@ -43,14 +43,16 @@ class Options:
     seed: int = 0
     save_every: int = 500
     log_every: int = 20
-    keep: float = 0.0
+    weight_interpolation: float = 0.0
 
     def __post_init__(self) -> None:
         for name, value in (("steps", self.steps), ("samples a step", self.batch_size)):
             if value < 1:
-                raise ValueError(f"Training of {value} {name} learns nothing: choose 1 or more.")
+                raise ValueError(f"Training of {value} {name} is not possible: choose 1 or more.")
         if not 0 < self.learning_rate < math.inf:
             raise ValueError(f"A learning rate of {self.learning_rate} is not possible: choose one above 0, as 1e-4.")
+        if not 0 <= self.weight_interpolation < 1:
+            raise ValueError(f"A weight interpolation of {self.weight_interpolation} is not possible: choose 0 to 1.")
         require_whole(self.seed, "seed", 0, MAX_SEED)
 
 
@@ -58,10 +60,10 @@ class Stage(nn.Module):
     """What a stage provides: the trained networks as submodules with gradients, its data, and a loss.
 
     `forward(batch, generator)` returns the loss and a dict of figures to log. Randomness comes from the generator
-    alone, which is seeded from (seed, step), so that an interrupted run resumes on the very same path: drawn by
+    alone, which is seeded from (seed, step), so that an interrupted run resumes identically. It is drawn by
     `torch.randn`, `rand` or `randint` with the samples on the first axis, so that several processes can share a batch
-    (`SharedNoise`). The loss is a mean over samples, for the same reason; `Contrast` sees to it that its samples are
-    compared with those of all processes.
+    (`SharedNoise`). The loss is a mean over samples for the same reason. `Contrast` compares its samples with those of
+    all processes.
     """
 
     name: str
@@ -77,9 +79,9 @@ class Stage(nn.Module):
         raise TypeError(f"The stage {type(self).__name__} has no loss.")
 
     def samples(self, folder: Path, step: int) -> None:
-        """Write samples of what the stage has learnt after `step` steps; the parameters are averaged ones.
+        """Write samples of the stage after `step` steps; the parameters are averaged ones.
 
-        `folder` may not exist yet. A stage that overrides nothing writes nothing.
+        `folder` may not exist yet. By default nothing is written.
         """
 
 
@@ -106,9 +108,9 @@ def train(
 
     Writes ``out/<stage>/state.pt`` (everything that a resume needs), ``loss.json``, ``loss.png``, TensorBoard events
     and what the stage writes into ``samples``. At the end the trained parameters of `stage` are their averages (EMA),
-    or between these and what they were, see `Options.keep`.
+    interpolated with their initial values by `Options.weight_interpolation`.
     Under `accelerate launch` the processes share every batch, and the first of them reports and writes.
-    `identity` says what the run follows from beside its options, as `check_identity` compares it.
+    `identity` holds digests of data and initial weights, as `check_identity` compares them.
 
     Returns
     -------
@@ -137,11 +139,11 @@ def train(
     )
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, options))
     wrapped, optimizer = accelerator.prepare(stage, optimizer)
-    keepers = {"optimizer": optimizer, "schedule": schedule}
+    others = {"optimizer": optimizer, "schedule": schedule}
     if accelerator.scaler is not None:
-        keepers["scaler"] = accelerator.scaler
-    begun_with = {name: p.detach().clone() for name, p in trained.items()} if options.keep else {}
-    state = State(folder / "state.pt", trained, keepers)
+        others["scaler"] = accelerator.scaler
+    initial = {name: p.detach().clone() for name, p in trained.items()} if options.weight_interpolation else {}
+    state = State(folder / "state.pt", trained, others)
     first, seconds, history, recent = state.load(options, identity or {})
     curves = Curves(folder, stage.name, first) if accelerator.is_main_process and first < options.steps else None
     batches = DataLoader(
@@ -195,8 +197,8 @@ def train(
         curves.close()
     state.use_average()
     with torch.no_grad():
-        for name, earlier in begun_with.items():
-            trained[name].lerp_(earlier, options.keep)
+        for name, value in initial.items():
+            trained[name].lerp_(value, options.weight_interpolation)
     return {
         "stage": stage.name,
         "options": asdict(options),
@@ -227,7 +229,7 @@ def _rate(step: int, options: Options) -> float:
 
 
 def _means(rows: Rows) -> dict[str, float]:
-    """Means by key, over the rows that have it: stages that take turns log other figures in every turn."""
+    """Means by key, over the rows that have it: a stage with several kinds of batches logs other figures for each."""
     columns: dict[str, list[float]] = {}
     for row in rows:
         for key, value in row.items():

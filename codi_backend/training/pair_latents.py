@@ -1,4 +1,4 @@
-"""Latents of a user's data, encoded once by frozen autoencoders and read by the later stages."""
+"""Latents of a user's data, encoded once by frozen autoencoders."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from torch import Tensor
 from ..data.broken import Broken
 from ..data.checks import read_all
 from ..data.pairs import Pairs, shuffled_rows
-from ..modality import modality
-from ..model import CoDi
+from ..modalities import modality
+from ..pipeline import CoDi
 from .encoding import stored_latents
 from .identity import data_digest, weights_digest
 
@@ -120,17 +120,17 @@ class PairLatents:
         """Latents and captions of one step, as `SceneLatents.batch`; a function of the arguments alone.
 
         Every entry comes once before any comes again, with any of its crops. Captions are empty with probability
-        `empty`; `leave_out` has no meaning, since nobody knows what attributes they name. `ValueError` for prompts
-        other than texts.
+        `empty`; `leave_out` has no effect, since the attributes of free captions are not known. `ValueError` for
+        prompts other than texts.
         """
         if tuple(prompts) != ("text",):
-            raise ValueError(f"A user's data are prompted with their captions only, not with {', '.join(prompts)}.")
+            raise ValueError(f"The prompts of a user's data are their captions, not {', '.join(prompts)}.")
         rows = shuffled_rows(step, size, seed, len(self.captions))
-        unsaid = np.random.default_rng((seed, step, 2)).random(size) < empty
+        without_caption = np.random.default_rng((seed, step, 2)).random(size) < empty
         chosen = np.random.default_rng((seed, step, 6)).integers(np.array(self.crops)[rows])
         places = torch.from_numpy(self._first[rows] + chosen)
         batch: dict[str, Any] = {name: self.latents[name][places].float() for name in streams}
-        batch["captions"] = ["" if nothing else self.captions[row] for row, nothing in zip(rows, unsaid)]
+        batch["captions"] = ["" if no_caption else self.captions[row] for row, no_caption in zip(rows, without_caption)]
         batch["described"] = [self.captions[row] for row in rows]
         return batch
 
@@ -146,12 +146,12 @@ def _items(
 
 
 def _crops(pairs: Pairs, row: int) -> list[dict[str, Any]]:
-    first = pairs.read(row)  # before the length is looked up, for what is wrong with the file shows here
+    first = pairs.read(row)  # before its length is read, since this reports a faulty file
     return [first, *(pairs.read(row, position) for position in pairs.crops(row, MOST_CROPS)[1:])]
 
 
 def _mark(codi: CoDi, pairs: Pairs) -> str:
-    """What the latents follow from: the files, the sizes they are read at, and the autoencoders' weights."""
+    """A digest of the files, the sizes at which they are read, and the autoencoders' weights."""
     networks = sorted({modality(name).network for name in pairs.modalities} - {"text"})
     sizes = [getattr(codi.config, f"{network}_autoencoder") for network in networks]
     weights = weights_digest(codi.autoencoders[network] for network in networks)

@@ -1,4 +1,4 @@
-"""What a diffusion stage has learnt so far, as files."""
+"""Samples of a diffusion stage during training, as files."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..media.write import write_result
-from ..model import CoDi
+from ..pipeline import CoDi
 
 PROMPTS = ("three red stars, slowly", "one blue circle", "four green hearts, quickly", "shapes")
 _SAMPLING = {"steps": 10, "sampler": "dpmpp_2m", "candidates": 1}  # quick
@@ -16,7 +16,7 @@ def write_samples(codi: CoDi, streams: Sequence[str], folder: Path, step: int) -
     """Generate the streams jointly from fixed prompts and write ``<step>/<modality>_<number>.*`` into `folder`."""
     out = folder / f"{step:06d}"
     out.mkdir(parents=True, exist_ok=True)
-    alignment = "paper" if len(streams) > 1 else "none"  # without companions
+    alignment = "paper" if len(streams) > 1 else "none"  # without auxiliary streams
     latents = codi.generate_latents(codi.prompt("text", PROMPTS), streams, alignment=alignment, **_SAMPLING)
     decoded = {name: codi.decode(name, z) for name, z in latents.items()}
     for i in range(len(PROMPTS)):

@@ -1,4 +1,4 @@
-"""How one training batch is shared out among processes and micro-batches, and the noise that belongs to it."""
+"""Sharing one training batch, and its noise, among processes and micro-batches."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def share(batch: Any, part: int, parts: int) -> Any:
 
 
 class SharedNoise(TorchFunctionMode):
-    """Within it, what a stage draws from `generator` for its share is its share of what one process would draw.
+    """Context in which noise drawn from `generator` is the share of the noise of the whole batch.
 
-    A stage draws noise for the samples that it sees, samples on the first axis; the noise of the whole batch is drawn
-    and cut, so that neither the number of processes nor that of micro-batches changes the noise of any sample.
+    A stage draws noise for its own samples, with samples on the first axis. The noise of the whole batch is drawn and
+    cut, so that neither the number of processes nor that of micro-batches changes the noise of any sample.
     """
 
     def __init__(self, generator: torch.Generator, part: int, parts: int):

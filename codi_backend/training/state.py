@@ -1,4 +1,4 @@
-"""What a training run must remember: the trained parameters, their average (EMA), the optimizer; and its file."""
+"""The state of a training run and its file: trained parameters, their average (EMA), optimizer, schedule."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..pickles import read_torch
+from ..checkpoints.pickles import read_torch
 
 Rows = list[dict[str, float]]
 _OTHER = {"data": "other --data", "init": "another --init"}
@@ -27,12 +27,12 @@ class State:
     path : Path
         The file; written whole or not at all.
     trained : dict of str to Tensor
-    keepers : dict of str to object
+    others : dict of str to object
         Whatever else has a ``state_dict``: optimizer, schedule, gradient scaler.
     """
 
-    def __init__(self, path: Path, trained: dict[str, Tensor], keepers: dict[str, Any]):
-        self.path, self.trained, self.keepers = path, trained, keepers
+    def __init__(self, path: Path, trained: dict[str, Tensor], others: dict[str, Any]):
+        self.path, self.trained, self.others = path, trained, others
         self.averaged = {name: p.detach().clone() for name, p in trained.items()}
 
     @torch.no_grad()
@@ -49,7 +49,7 @@ class State:
 
     @contextmanager
     def averaged_weights(self) -> Iterator[None]:
-        """Within it the parameters have their average values."""
+        """Context in which the parameters have their average values."""
         kept = {name: p.detach().clone() for name, p in self.trained.items()}
         self.use_average()
         try:
@@ -69,7 +69,7 @@ class State:
                 "identity": identity,
                 "trained": {name: p.detach() for name, p in self.trained.items()},
                 "averaged": self.averaged,
-                **{name: keeper.state_dict() for name, keeper in self.keepers.items()},
+                **{name: other.state_dict() for name, other in self.others.items()},
             },
             partial,
         )
@@ -79,8 +79,8 @@ class State:
     def load(self, options: Any, identity: dict[str, str]) -> tuple[int, float, Rows, Rows]:
         """Steps done, seconds spent, rows of the log, and figures of the steps since the last row.
 
-        `ValueError` if the run was begun with other options, of which those that the file does not know had their
-        defaults; or with another identity, see `check_identity`.
+        Options that the file lacks are taken to have had their defaults. `ValueError` if the run was begun with other
+        options, or with another identity, see `check_identity`.
         """
         if not self.path.exists():
             return 0, 0.0, [], []
@@ -97,14 +97,14 @@ class State:
         for name, p in self.trained.items():
             p.copy_(saved["trained"][name])
             self.averaged[name] = saved["averaged"][name].to(p.device)
-        for name, keeper in self.keepers.items():
+        for name, other in self.others.items():
             if name in saved:
-                keeper.load_state_dict(saved[name])
+                other.load_state_dict(saved[name])
         return saved["step"], saved["seconds"], saved["history"], saved.get("recent", [])
 
 
 def check_identity(path: Path, identity: dict[str, str]) -> bool:
-    """Whether the run of a state is known to follow from the same; also if there is no state yet.
+    """Whether a state is known to come from the same data and weights; also if there is no state yet.
 
     Parameters
     ----------
@@ -116,12 +116,12 @@ def check_identity(path: Path, identity: dict[str, str]) -> bool:
     Returns
     -------
     bool
-        False for a state that was written before states knew this.
+        False for a state of an older edition, which has no identity.
 
     Raises
     ------
     ValueError
-        If the run follows from something else.
+        If data or weights are others.
     """
     if not path.exists():
         return True
@@ -130,14 +130,14 @@ def check_identity(path: Path, identity: dict[str, str]) -> bool:
         return not identity
     if changed := sorted(key for key in {*before, *identity} if before.get(key) != identity.get(key)):
         raise ValueError(
-            f"{path} is of a run with {' and '.join(_OTHER.get(key, f'another {key}') for key in changed)}: give what "
-            "that run had, or another --out, or remove the file to start afresh."
+            f"{path} belongs to a run with {' and '.join(_OTHER.get(key, f'another {key}') for key in changed)}: give "
+            "the same as then, or another --out, or remove the file to start afresh."
         )
     return True
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """What a state's file holds, memory-mapped. `ValueError` for a damaged file or another kind of file."""
+    """The contents of a state's file, memory-mapped. `ValueError` for a damaged file or another kind of file."""
     try:
         saved, _ = read_torch(path)
     except ValueError as error:

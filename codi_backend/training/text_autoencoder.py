@@ -1,4 +1,4 @@
-"""Stage 1 for texts: the small Optimus."""
+"""Stage 1 for text: the small Optimus."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..autoencoders import TextAutoencoder
 from ..config import CoDiConfig
 from ..data import sample_scene
 from ..data.captions import partial_caption
+from ..models.autoencoders import TextAutoencoder
 from .loop import Stage
 
 _LEAVE_OUT = (0.0, 0.5)  # full captions and partial ones, half of the time each
@@ -24,8 +24,8 @@ class TextAutoencoderStage(Stage):
     config : CoDiConfig
         Its text autoencoder must list its words; `ValueError` otherwise.
     free_nats : float
-        Divergence that every dimension of a latent may have for nothing. It keeps all dimensions in use, and leaves
-        posteriors so wide that a latent may be off by much before its text changes.
+        Divergence per dimension that costs nothing. It keeps all dimensions in use, and posteriors so wide that a
+        text changes only after a large change of its latent.
     """
 
     name = "autoencoder_text"
@@ -61,7 +61,7 @@ class TextAutoencoderStage(Stage):
 
 @torch.no_grad()
 def _shrink_embeddings(autoencoder: TextAutoencoder) -> None:
-    """Unit length instead of unit variance: the decoder's embeddings are its output layer too."""
+    """Scale embeddings to unit length: those of the decoder are its output layer too."""
     for module in autoencoder.modules():
         if isinstance(module, nn.Embedding):
             module.weight.mul_(module.embedding_dim**-0.5)

@@ -1,48 +1,73 @@
-"""Versatile Diffusion on Shapes & Chimes: the four flows, and contexts that are mixed, in turns (SPEC_VD section 3)."""
+"""Versatile Diffusion on Shapes & Chimes: the four flows, and mixed contexts, in turns (docs/spec.md)."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..checkpoints import State
-from ..diffuser import Diffuser
-from ..diffuser.slots import Slot
-from ..prompts import TextEncoder
+from ..checkpoints.native import State
+from ..models.diffuser import Diffuser
+from ..models.diffuser.shared_attention import SharedCrossAttention
+from ..models.encoders import TextEncoder
 from .diffusers import DiffusionStage
 from .versatile_scenes import VersatileScenes
 
 _BOTH = ("text", "image")
-# What is made of which contexts, one turn a step. Which of two contexts a picture shall follow takes longest to learn.
-_TURNS = (
-    ("image", ("text",)),
-    ("image", _BOTH),
-    ("text", ("text",)),
-    ("image", ("image",)),
-    ("text", ("image",)),
-    ("image", _BOTH),
-    ("text", _BOTH),
-    ("image", _BOTH),
-)
-_TEXTS_PER_PICTURE = 2
+# Output and contexts, one turn a step. Images from two contexts take longest to learn.
+TURNS = {
+    "flows": (
+        ("image", ("text",)),
+        ("text", ("text",)),
+        ("image", ("image",)),
+        ("text", ("image",)),
+        ("image", _BOTH),
+        ("text", ("text",)),
+        ("text", ("image",)),
+        ("text", _BOTH),
+    ),
+    "dual_guidance": (
+        ("image", ("text",)),
+        ("image", _BOTH),
+        ("text", ("text",)),
+        ("image", ("image",)),
+        ("text", ("image",)),
+        ("image", _BOTH),
+        ("text", _BOTH),
+        ("image", _BOTH),
+    ),
+}
+_TEXTS_PER_IMAGE = 2
 
 
 class VersatileStage(DiffusionStage):
-    """All of a diffuser whose networks share transformers learns, from contexts of all tokens."""
+    """Trains all of a diffuser whose networks share transformers, on contexts of all tokens.
+
+    Parameters
+    ----------
+    turns : sequence of (str, sequence of str)
+        Output and contexts, one a step; by default those of dual guidance.
+    """
 
     name = "versatile"
 
-    def __init__(self, diffuser: Diffuser, text_encoder: TextEncoder, data: VersatileScenes):
+    def __init__(
+        self,
+        diffuser: Diffuser,
+        text_encoder: TextEncoder,
+        data: VersatileScenes,
+        turns: Sequence[tuple[str, tuple[str, ...]]] = TURNS["dual_guidance"],
+    ):
         super().__init__(diffuser, text_encoder, data, ("image", "text"))
+        self.turns = tuple(turns)
         self._known: dict[str, Tensor] = {}
 
     def batch(self, step: int, size: int, seed: int) -> dict[str, Any]:
-        output, kinds = _TURNS[step % len(_TURNS)]
-        return self.data.batch(step, size * (_TEXTS_PER_PICTURE if output == "text" else 1), seed, output, kinds)
+        output, kinds = self.turns[step % len(self.turns)]
+        return self.data.batch(step, size * (_TEXTS_PER_IMAGE if output == "text" else 1), seed, output, kinds)
 
     def forward(self, batch: dict[str, Any], generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         noisy, noise, timesteps = self.noised(batch, generator)
@@ -58,7 +83,7 @@ class VersatileStage(DiffusionStage):
 
     @torch.no_grad()
     def all_tokens(self, texts: list[str]) -> Tensor:
-        """Text contexts ``[B, L, D]``. There are few different captions: each is encoded once."""
+        """Text contexts ``[B, L, D]``. Each of the few different captions is encoded once."""
         if new := sorted(set(texts) - self._known.keys()):
             tokens = self.text_encoder.all_tokens(self.text_encoder.tokenize(new, fill=True).to(self.alphas.device))
             self._known.update(zip(new, tokens.half()))
@@ -66,10 +91,10 @@ class VersatileStage(DiffusionStage):
 
 
 def start_from(diffuser: Diffuser, image: Mapping[str, Tensor]) -> None:
-    """Give a diffuser whose networks share transformers what a network of pictures with its own has learnt.
+    """Initialise a diffuser whose networks share transformers from an image network that has its own.
 
-    Its data layers and time embedding go to the network of pictures, its transformers to the set of every kind: they
-    have learnt to draw from one token, and the many of a context are of the same space.
+    Its data layers and time embedding go to the image network, its transformers to the set of every kind: they were
+    trained on one token, and the tokens of a context are of the same space.
 
     Parameters
     ----------
@@ -81,10 +106,10 @@ def start_from(diffuser: Diffuser, image: Mapping[str, Tensor]) -> None:
     plain = {re.sub(r"\.0\.(in|emb|out|skip)_", r".\1_", key): value for key, value in image.items()}
     network.load_state_dict({key: plain[key] for key in network.state_dict()})
     diffuser.time_embed.load_state_dict(_below("time_embed.", image))
-    slots = [f"{name}." for name, module in network.named_modules() if isinstance(module, Slot)]
+    prefixes = [f"{name}." for name, module in network.named_modules() if isinstance(module, SharedCrossAttention)]
     for layers in diffuser.context_sets.values():
-        for transformer, slot in zip(layers, slots):
-            transformer.load_state_dict(_below(slot, image))
+        for transformer, prefix in zip(layers, prefixes):
+            transformer.load_state_dict(_below(prefix, image))
 
 
 def _below(prefix: str, state: Mapping[str, Tensor]) -> State:

@@ -1,4 +1,4 @@
-"""Shapes & Chimes for Versatile Diffusion: pictures and captions, and contexts that say what these have in common."""
+"""Shapes & Chimes for Versatile Diffusion: images and captions, and contexts that share attributes with them."""
 
 from __future__ import annotations
 
@@ -12,35 +12,35 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from ..conditioning.focus import focus_local
 from ..data import sample_scene
-from ..data.captions import ATTRIBUTES, caption, shown
+from ..data.captions import ATTRIBUTES, caption, described_attributes
 from ..data.images import render_image
 from ..data.world import Scene
-from ..model import CoDi
-from ..versatile import focus_local
+from ..pipeline import CoDi
 from .encoding import stored_latents
 
-# Above 0.5 nothing changes here, to speak of: five components hold nearly all of these tokens' variance.
+# Above 0.5 there is hardly a change: five components hold nearly all of these tokens' variance.
 LEVELS = (0.5, 0.0, 0.25)
-_SEEN = ATTRIBUTES[:3]
+_VISIBLE = ATTRIBUTES[:3]
 _CHUNK = 64
 _FOCUSED = 0.3  # share of image contexts with a focus other than 0.5
-_TEXT_SHARE = (0.3, 0.9)  # of the text, where it goes with an image
-_LEFT_OUT = {1: 0.25, 2: 0.5}  # of what a text could say, alone and where an image goes with it
+_TEXT_SHARE = (0.3, 0.9)  # weight of the text beside an image
+_LEFT_OUT = {1: 0.25, 2: 0.5}  # share of attributes that a text leaves out: alone, and with an image
 
 
 class VersatileScenes:
-    """Scaled latents of pictures and captions, and the tokens of pictures at some levels of focus.
+    """Scaled latents of images and captions, and the tokens of images at some levels of focus.
 
     Parameters
     ----------
     latents : dict of str to Tensor
-        ``image``, ``text`` (captions that say everything) and ``plain`` (captions that do not say the tempo); half
+        ``image``, ``text`` (full captions) and ``plain`` (captions without the tempo); half
         precision, one row a scene.
     tokens : Tensor
         ``[len(LEVELS), M, L, D]``, half precision: image contexts of the first M scenes by focus.
     black : Tensor
-        ``[L, D]``: the tokens of a black picture.
+        ``[L, D]``: the tokens of a black image.
     seed : int
         Of the scenes.
     """
@@ -71,11 +71,12 @@ class VersatileScenes:
         return cls({name: stored[name] for name in ("image", "text", "plain")}, stored["tokens"], stored["black"], seed)
 
     def batch(self, step: int, size: int, seed: int, output: str, kinds: Sequence[str], empty: float = 0.1) -> Any:
-        """Latents of an output and what guides them; a function of the arguments alone.
+        """Latents of an output and their contexts; a function of the arguments alone.
 
-        A picture that guides another one has the same colour, shape and count, but not the same places. What its focus
-        takes away is drawn anew: towards 0 more and more of the colours. A text that goes with it is stronger: what it
-        says may differ from the picture. Texts leave out each attribute with probability 1/4, and 1/2 with a picture.
+        An image context has the colour, shape and count of the output, but not the places. Attributes that its focus
+        removes are drawn anew: towards 0 more and more of the colours. A text overrides an image context: its
+        attributes may differ from the image's. Texts leave out each attribute with probability 1/4, and 1/2 beside an
+        image.
 
         Parameters
         ----------
@@ -83,14 +84,14 @@ class VersatileScenes:
         kinds : sequence of str
             Of the contexts: text, image or both.
         empty : float
-            Probability with which the contexts say nothing (classifier-free dropout): an empty text; and zeros, or
-            where texts are made, a black picture. Of two, each is empty alone half as often.
+            Probability of empty contexts (classifier-free dropout): an empty text; and zeros, or for a text output a
+            black image. Of two contexts, each is empty alone half as often.
 
         Returns
         -------
         dict
             Under the output's name latents ``[size, ...]``; ``captions``: list of str, and ``tokens``:
-            ``[size, L, D]``, for the kinds asked for; ``share``: ``[size]``, the text's part of the guidance, the same
+            ``[size, L, D]``, for the kinds asked for; ``share``: ``[size]``, the text's share of the guidance, the same
             for all.
         """
         rng = np.random.default_rng((seed, step, 2))
@@ -98,20 +99,22 @@ class VersatileScenes:
         left_out = _LEFT_OUT[len(kinds)]
         latents, captions, tokens = [], [], []
         for _ in range(size):
-            silent = _silent(rng, kinds, empty)
-            said = tuple(a for a in ATTRIBUTES if rng.random() >= left_out and "text" in kinds and "text" not in silent)
+            empty_kinds = _empty_kinds(rng, kinds, empty)
+            stated = tuple(
+                a for a in ATTRIBUTES if rng.random() >= left_out and "text" in kinds and "text" not in empty_kinds
+            )
             source, level = int(rng.integers(self.tokens.shape[1])), 0
-            if "image" in kinds and "image" not in silent:
+            if "image" in kinds and "image" not in empty_kinds:
                 level = int(rng.integers(1, len(LEVELS))) if rng.random() < _FOCUSED else 0
-                kept = tuple(a for a in _kept(LEVELS[level], rng.random()) if a not in said)
+                kept = tuple(a for a in _kept(LEVELS[level], rng.random()) if a not in stated)
             else:
                 kept = ()
             alike = self._alike[_key(self.scenes[source], kept)]
             row = alike[int(rng.integers(len(alike)))]
-            captions.append(caption(self.scenes[row], said, rng))
-            table = "plain" if output == "text" and "tempo" not in said else output
+            captions.append(caption(self.scenes[row], stated, rng))
+            table = "plain" if output == "text" and "tempo" not in stated else output
             latents.append(self.latents[table][row].float())
-            if "image" in silent:
+            if "image" in empty_kinds:
                 tokens.append(self.black.float() if output == "text" else torch.zeros_like(self.black.float()))
             else:
                 tokens.append(self.tokens[level, source].float())
@@ -124,7 +127,7 @@ class VersatileScenes:
 
 
 def _subsets() -> list[tuple[str, ...]]:
-    return [tuple(a for bit, a in enumerate(_SEEN) if number >> bit & 1) for number in range(2 ** len(_SEEN))]
+    return [tuple(a for bit, a in enumerate(_VISIBLE) if number >> bit & 1) for number in range(2 ** len(_VISIBLE))]
 
 
 def _key(scene: Scene, kept: tuple[str, ...]) -> tuple[Any, ...]:
@@ -132,11 +135,11 @@ def _key(scene: Scene, kept: tuple[str, ...]) -> tuple[Any, ...]:
 
 
 def _kept(focus: float, draw: float) -> tuple[str, ...]:
-    """The attributes that a picture of this focus passes on, by a draw from 0 to 1."""
+    """The attributes that an image of this focus passes on, by a draw from 0 to 1."""
     return ("colour",) * (draw < 2 * focus) + ("shape", "count")
 
 
-def _silent(rng: np.random.Generator, kinds: Sequence[str], empty: float) -> set[str]:
+def _empty_kinds(rng: np.random.Generator, kinds: Sequence[str], empty: float) -> set[str]:
     draw = rng.random()
     if draw < empty:
         return set(kinds)
@@ -153,8 +156,8 @@ def _encode(codi: CoDi, scenes: int, contexts: int, seed: int, report: Callable[
         chunk = [sample_scene(seed, i) for i in numbers]
         pixels = torch.from_numpy(np.stack([render_image(scene) for scene in chunk])).permute(0, 3, 1, 2)
         rows["image"].append(stored_latents(codi, "image", pixels))
-        for name, said in (("text", ATTRIBUTES), ("plain", shown(chunk[0], "image"))):
-            texts = [caption(scene, said, np.random.default_rng((seed, i, 1))) for i, scene in zip(numbers, chunk)]
+        for name, stated in (("text", ATTRIBUTES), ("plain", described_attributes(chunk[0], "image"))):
+            texts = [caption(scene, stated, np.random.default_rng((seed, i, 1))) for i, scene in zip(numbers, chunk)]
             rows[name].append(stored_latents(codi, "text", texts))
         if first < contexts:
             plain = codi.context("image", pixels[: contexts - first]).tokens

@@ -97,7 +97,7 @@ def test_links_in_a_circle_end(tmp_path):
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     names, notes = found(tmp_path)
     assert names == {"x/y/a": ["image"]}
-    assert notes == ["2 folder(s) are by links the same as others, and are read once: x/y/up, z."]
+    assert notes == ["2 folder(s) are links to others, which are read once: x/y/up, z."]
 
 
 def test_broken_links(tmp_path):
@@ -125,7 +125,7 @@ def test_what_is_not_used_is_named(tmp_path):
 
 def test_nothing_but_what_is_not_used(tmp_path):
     touch(tmp_path, "b.zip")
-    with pytest.raises(ValueError, match=r"holds nothing to learn from: give files .* packed and not read: b\.zip"):
+    with pytest.raises(ValueError, match=r"has no training data: give files .* packed and not read: b\.zip"):
         found(tmp_path)
     with pytest.raises(ValueError, match=r"b\.zip is packed: unpack it"):
         found(tmp_path / "b.zip")
@@ -143,7 +143,9 @@ def test_links_in_tar_files(tmp_path):
     hard, symbolic = tarfile.LNKTYPE, tarfile.SYMTYPE
     links = [("y/b.png", "x/a.png", hard), ("y/c.png", "../y/b.png", symbolic), ("d.png", "absent.png", symbolic)]
     path = tar(tmp_path / "s.tar", "x/a.png", links=links)
-    with pytest.raises(ValueError, match=r"s\.tar/d\.png is a link to what is not in that tar file"):
+    with pytest.raises(
+        ValueError, match=r"s\.tar/d\.png is no ordinary file, or a link to a file outside that tar file"
+    ):
         find_entries(path)
     entries = find_entries(path, broken=Broken(skip=True))
     assert [entry.name for entry in entries] == ["s.tar/x/a", "s.tar/y/b", "s.tar/y/c"]

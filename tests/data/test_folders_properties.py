@@ -54,7 +54,7 @@ def check(data, prefix, paths):
     try:
         found = find_entries(data, notes.append, broken)
     except ValueError as error:
-        assert not entries and "holds nothing to learn from" in str(error)
+        assert not entries and "has no training data" in str(error)
         found, notes = [], [str(error)]
     assert {entry.name.removeprefix(prefix): sorted(entry.contents) for entry in found} == entries
     assert {fault.entry.removeprefix(prefix) for fault in broken.faults} == twice

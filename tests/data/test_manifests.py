@@ -106,15 +106,21 @@ FAULTS = {
     "bytes.jsonl": ('{"image": "data:image/png;base64,AAAA"}\n', "Line 1 .* has the address data:image/png"),
     "both.csv": ("text,caption\na,b\n", r"Line 2 of .*both\.csv has two values for text"),
     "case.jsonl": ('{"text": "a", "Text": "b"}\n', "Line 1 of .* has two values for text"),
-    "ending.csv": ("file_name,text\na.dat,x\n", r"Line 2 of .* names a\.dat, whose ending tells no modality"),
+    "ending.csv": ("file_name,text\na.dat,x\n", r"Line 2 of .* names a\.dat, whose ending has no modality"),
     "nested.jsonl": ('{"text": "a"}\n{"image": {"path": "a.png"}}\n', r"Line 2 of .* has {'path': 'a.png'} as image"),
     "nan.jsonl": ('{"text": NaN, "image": "a.png"}\n', r"Line 1 of .*nan\.jsonl has nan as text: give a text"),
     "list.json": ('[{"text": ["a", "b"]}]', r"Object 1 of .*list\.json has \['a', 'b'\] as text"),
     "twice.jsonl": ('{"text": "a", "text": "b"}\n', r"Line 1 of .* is not JSON \(it has the key 'text' twice\)"),
     "deep.jsonl": ("[" * 100_000 + "\n", r"Line 1 of .*deep\.jsonl is not JSON"),
     "long.jsonl": ('{"text": ' + "1" * 5000 + "}\n", r"Line 1 of .*long\.jsonl is not JSON"),
-    "half.jsonl": ('{"text": "\\ud800"}\n', r"Line 1 of .*half\.jsonl has text with what is not Unicode"),
-    "nul.jsonl": ('{"image": "a\\u0000.png"}\n', r"Line 1 of .*nul\.jsonl has image with what is not Unicode or a NUL"),
+    "half.jsonl": (
+        '{"text": "\\ud800"}\n',
+        r"Line 1 of .*half\.jsonl has text with a NUL or characters that are not Unicode",
+    ),
+    "nul.jsonl": (
+        '{"image": "a\\u0000.png"}\n',
+        r"Line 1 of .*nul\.jsonl has image with a NUL or characters that are not Unicode",
+    ),
     "number.json": ('[{"text": "a"}, 3]', r"Item 2 of the array in .*number\.json is not an object"),
 }
 
@@ -130,7 +136,7 @@ def test_faulty_rows_are_refused_or_left_out(tmp_path, name):
         entries = found(tmp_path / name, content, broken)[1]
     except ValueError as error:  # nothing else is there
         entries = []
-        assert "holds nothing to learn from" in str(error)
+        assert "has no training data" in str(error)
     assert len(broken.faults) == 1
     assert entries == {
         "more.csv": [{"image": "b.png", "text": "green"}],
@@ -152,7 +158,7 @@ def test_faulty_rows_are_refused_or_left_out(tmp_path, name):
         ("a.csv", b"text,image,Text \nx,a.png,y\n", r"a\.csv has two columns 'Text'"),
         ("a.csv", b"a.png,red\nb.png,blue\n", r"a\.csv has none of the columns text, image, video, audio"),
         ("a.csv", b"", r"a\.csv is empty"),
-        ("a.csv", b"\n\n", r"a\.csv holds nothing to learn from: it has no rows"),
+        ("a.csv", b"\n\n", r"a\.csv has no training data: it has no rows"),
         ("a.json", b'{"a.png": "red"}', r"a\.json is not an array of objects"),
         ("a.json", b'{"text": "a"}\n{"text": "b"}', r"a\.json is not JSON .*objects by line belong into a \.jsonl"),
     ],

@@ -328,12 +328,12 @@ def test_images_have_one_crop(folder):
     ("name", "content", "message"),
     [
         ("absent", None, "There is no .*absent: give a folder"),
-        ("notes.md", "x", "notes.md is no data for training"),
+        ("notes.md", "x", "notes.md is not training data"),
         ("a.csv", "picture,words\na.png,b\n", "none of the columns text, image, video, audio"),
         ("a.jsonl", '{"image": "a.png"}\n{"image\n', "Line 2 of .*a.jsonl is not JSON"),
         ("b.jsonl", "[1]\n", "Line 1 of .*b.jsonl is not a JSON object"),
         ("c.jsonl", '{"text": 3}\n', "Line 1 of .*c.jsonl has 3 as text: give a text"),
-        ("d.csv", "image,text\n", "holds nothing to learn from"),
+        ("d.csv", "image,text\n", "has no training data"),
         ("a.tar", "no tar", "cannot be read as an uncompressed tar"),
     ],
 )
@@ -346,7 +346,7 @@ def test_data_that_cannot_be_found(tmp_path, name, content, message):
 
 def test_folders_without_content(tmp_path):
     (tmp_path / "readme.md").write_text("hello")
-    with pytest.raises(ValueError, match="holds nothing to learn from: give files that end in .txt, .caption, .png"):
+    with pytest.raises(ValueError, match="has no training data: give files that end in .txt, .caption, .png"):
         find_entries(tmp_path)
     own_data.picture(tmp_path / "a.png", "red")
     own_data.picture(tmp_path / "a.jpg", "red")

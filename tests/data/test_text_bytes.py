@@ -45,7 +45,7 @@ def test_what_is_valid_utf_8_by_chance_is_refused(data):
 
 
 def test_half_a_character_after_a_mark_is_refused():
-    with pytest.raises(ValueError, match=r"Line 2 of a\.txt is not text in UTF-16, as its byte order mark says"):
+    with pytest.raises(ValueError, match=r"Line 2 of a\.txt is not text in UTF-16, by its byte order mark"):
         decode_text("a\nb".encode("utf-16") + b"x", "a.txt")
 
 

@@ -1,4 +1,4 @@
-"""`codi evaluate`, on a model that does everything right, and on one with random weights."""
+"""`codi evaluate`, on an oracle that is always right, and on one with random weights."""
 
 import dataclasses
 import importlib.util
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from codi_backend.cli import main
+from codi_backend.cli.main import main
 from codi_backend.evaluation import evaluate as module
 from codi_backend.evaluation.agreement import adherence, coupling
 from codi_backend.evaluation.evaluate import evaluate
@@ -25,9 +25,9 @@ FAST = [name for name in RUNS if name not in ("coupling_text_image", "coupling_t
 
 @pytest.fixture(scope="module")
 def out(tmp_path_factory):
-    """What an evaluation of the oracle leaves."""
+    """The output folder of an evaluation of the oracle."""
     out = tmp_path_factory.mktemp("oracle") / "evidence"
-    evaluate(oracle.Oracle(), out, SAMPLES, runs=FAST, say=lambda line: None)
+    evaluate(oracle.Oracle(), out, SAMPLES, runs=FAST, log=lambda line: None)
     return out
 
 
@@ -47,18 +47,18 @@ def test_files(out):
 
 def test_fidelity(tables):
     figures = tables["fidelity"]
-    prompts = ("text", "image", "video", "sound")
+    prompts = ("text", "image", "video", "audio")
     assert {row for row, _ in figures} == {f"{a} → {b}" for a in prompts for b in prompts} | {
         f"text → {b}, held out" for b in prompts
     }
     assert {f["value"] for f in figures.values()} == {1.0} and all(f["met"] is not False for f in figures.values())
     assert figures["text → text", "count"]["n"] == figures["image → text", "count"]["n"] == SAMPLES
-    assert 0 < figures["sound → video", "tempo"]["n"] == figures["text → text", "tempo"]["n"] < SAMPLES
-    assert ("image → sound", "tempo") not in figures and ("text → image", "tempo") not in figures
-    targets = {column: figures["text → sound", column]["target"] for column in ("colour", "shape", "count", "tempo")}
+    assert 0 < figures["audio → video", "tempo"]["n"] == figures["text → text", "tempo"]["n"] < SAMPLES
+    assert ("image → audio", "tempo") not in figures and ("text → image", "tempo") not in figures
+    targets = {column: figures["text → audio", column]["target"] for column in ("colour", "shape", "count", "tempo")}
     assert targets == {"colour": 0.98, "shape": 0.9, "count": 0.93, "tempo": None}
-    assert figures["text → sound, held out", "shape"]["target"] == 0.95
-    assert {row for row, _ in tables["bridging"]} == {"image → sound", "sound → image"}
+    assert figures["text → audio, held out", "shape"]["target"] == 0.95
+    assert {row for row, _ in tables["bridging"]} == {"image → audio", "audio → image"}
 
 
 def test_interpolation(tables):
@@ -71,22 +71,22 @@ def test_interpolation(tables):
 def test_coupling(tables):
     figures = tables["coupling"]
     for streams, columns in {
-        "image + sound": 0,  # its joint run was left out
-        "video + sound": 4,
-        "text + image + sound": 4,
-        "text + image + video + sound": 4,
+        "image + audio": 0,  # its joint run was left out
+        "video + audio": 4,
+        "text + image + audio": 4,
+        "text + image + video + audio": 4,
     }.items():
         jointly = [f for (row, _), f in figures.items() if row == f"{streams}, jointly"]
         assert len(jointly) == columns and {f["value"] for f in jointly} <= {1.0}
-    assert {figures["video + sound, jointly", a]["n"] for a in ("colour", "shape", "count")} == {SAMPLES}
-    apart = figures["text + image + sound, independent", "colour"]
+    assert {figures["video + audio, jointly", a]["n"] for a in ("colour", "shape", "count")} == {SAMPLES}
+    apart = figures["text + image + audio, independent", "colour"]
     assert 1 / 36 < apart["target"] < 1 / 30 and apart["value"] < 0.2 and apart["n"] == 5 * SAMPLES
-    assert figures["text + image + sound, independent", "tempo"]["target"] == 0.5
-    assert ("image + sound, independent", "tempo") not in figures
-    assert 0 <= figures["image + sound, own frequencies", "shape"]["value"] < 0.4
+    assert figures["text + image + audio, independent", "tempo"]["target"] == 0.5
+    assert ("image + audio, independent", "tempo") not in figures
+    assert 0 <= figures["image + audio, own frequencies", "shape"]["value"] < 0.4
 
 
-def test_chance_is_what_the_scenes_of_training_leave_open():
+def test_chance_follows_from_the_training_scenes():
     """Of single stars, five colours occur in training; of two crosses all six."""
     star = {"colour": "red", "shape": "star", "count": 1, "tempo": "slow"}
     crosses = star | {"shape": "cross", "count": 2}
@@ -99,40 +99,40 @@ def test_chance_is_what_the_scenes_of_training_leave_open():
         streams = ("text", "image", "audio")
         records = [{"scene": s, "left_out": left_out, **dict.fromkeys(streams, s)} for s in scenes]
         figures = {(f.row, f.column): f for f in coupling({"coupling_none": records})}
-        pair, three = (figures[f"text +{more} sound, independent", "colour"] for more in ("", " image +"))
+        pair, three = (figures[f"text +{more} audio, independent", "colour"] for more in ("", " image +"))
         assert pair.target == pytest.approx(chance) and pair.goal == "chance" and not pair.met
         if len(scenes) == 1:
             assert three.target == pytest.approx(chance**2)
 
 
-def test_what_the_prompt_says_in_company(tables):
+def test_adherence_in_joint_runs(tables):
     figures = tables["adherence"]
-    streams = {"text", "image", "video", "sound"}
+    streams = {"text", "image", "video", "audio"}
     assert {row for row, _ in figures if row.startswith("text + image + video")} == {
-        f"text + image + video + sound → {stream}" for stream in streams
+        f"text + image + video + audio → {stream}" for stream in streams
     }
     assert {row for row, _ in figures if row.startswith("independent")} == {f"independent → {s}" for s in streams}
     assert {f["value"] for f in figures.values()} == {1.0}
-    assert figures["video + sound → video", "colour"]["n"] == SAMPLES > figures["video + sound → video", "tempo"]["n"]
-    assert ("text + image + sound → image", "tempo") not in figures
+    assert figures["video + audio → video", "colour"]["n"] == SAMPLES > figures["video + audio → video", "tempo"]["n"]
+    assert ("text + image + audio → image", "tempo") not in figures
 
 
-def test_a_stream_that_heeds_its_company_alone():
+def test_a_stream_that_does_not_adhere_to_the_prompt():
     scene = {"colour": "red", "shape": "star", "count": 2, "tempo": "slow"}
-    heard = {"colour": "blue", "shape": "heart", "count": 2, "tempo": "slow"}
-    records = {"coupling_text_audio": [{"scene": scene, "left_out": ["shape"], "text": scene, "audio": heard}]}
+    other = {"colour": "blue", "shape": "heart", "count": 2, "tempo": "slow"}
+    records = {"coupling_text_audio": [{"scene": scene, "left_out": ["shape"], "text": scene, "audio": other}]}
     figures = {(f.row, f.column): f.value for f in adherence(records)}
-    assert figures["text + sound → text", "colour"] == 1 and figures["text + sound → sound", "colour"] == 0
-    assert figures["text + sound → sound", "count"] == figures["text + sound → sound", "tempo"] == 1
-    assert ("text + sound → sound", "shape") not in figures
+    assert figures["text + audio → text", "colour"] == 1 and figures["text + audio → audio", "colour"] == 0
+    assert figures["text + audio → audio", "count"] == figures["text + audio → audio", "tempo"] == 1
+    assert ("text + audio → audio", "shape") not in figures
 
 
 def test_synchrony(tables):
     figures = tables["synchrony"]
     together, apart = figures["all four, jointly", "error"], figures["independent", "error"]
     assert together["met"] and together["value"] < 0.06  # half of what two frames are apart, and less on average
-    assert apart["value"] > 0.08 and apart["target"] == figures["independent", "strangers"]["value"]
-    assert figures["video + sound, jointly", "strangers"]["value"] == pytest.approx(0.4 / 3, abs=0.04)
+    assert apart["value"] > 0.08 and apart["target"] == figures["independent", "shuffled"]["value"]
+    assert figures["video + audio, jointly", "shuffled"]["value"] == pytest.approx(0.4 / 3, abs=0.04)
     assert figures["independent", "both begin"]["value"] == 1
 
 
@@ -156,8 +156,8 @@ def unreported(monkeypatch):
 
 def test_done_runs_are_not_done_again(out, unreported):
     model = oracle.Oracle()
-    evaluate(model, out, SAMPLES, runs=FAST, say=lambda line: None)
-    evaluate(model, out, SAMPLES - 1, runs=FAST, say=lambda line: None)
+    evaluate(model, out, SAMPLES, runs=FAST, log=lambda line: None)
+    evaluate(model, out, SAMPLES - 1, runs=FAST, log=lambda line: None)
     assert model.generated == 0
 
 
@@ -169,7 +169,7 @@ def test_an_interrupted_run_goes_on(tmp_path, monkeypatch, unreported):
             return super().generate(*args, **kwargs)
 
     def run(model, folder, **options):
-        evaluate(model, tmp_path / folder, runs=["fidelity_text"], say=lambda line: None, **options)
+        evaluate(model, tmp_path / folder, runs=["fidelity_text"], log=lambda line: None, **options)
         return (tmp_path / folder / "runs" / "fidelity_text.json").read_text()
 
     monkeypatch.setattr("codi_backend.evaluation.runs._BATCH", 4)
@@ -182,10 +182,10 @@ def test_an_interrupted_run_goes_on(tmp_path, monkeypatch, unreported):
     assert model.generated == 2 + 6
 
 
-def test_more_samples_extend_a_run(tmp_path, monkeypatch, unreported):
+def test_more_samples_continue_a_run(tmp_path, monkeypatch, unreported):
     monkeypatch.setattr("codi_backend.evaluation.runs._BATCH", 2)
     models = oracle.Oracle(), oracle.Oracle()
-    options = {"runs": ["fidelity_audio"], "say": lambda line: None}
+    options = {"runs": ["fidelity_audio"], "log": lambda line: None}
     evaluate(models[0], tmp_path / "a", 3, **options)
     evaluate(models[0], tmp_path / "a", 5, **options)
     evaluate(models[1], tmp_path / "b", 5, **options)
@@ -199,13 +199,13 @@ def test_fewer_clips_than_samples(tmp_path, monkeypatch, unreported):
     of_videos = ["coupling_none_video", "coupling_video_audio", "video_from_text", "held_audio"]
     runs = [*of_videos, "coupling_none", "coupling_text_image", "fidelity_text", "held_video"]
     model = oracle.Oracle()
-    evaluate(model, tmp_path, 4, 2, runs=runs, say=lambda line: None)
+    evaluate(model, tmp_path, 4, 2, runs=runs, log=lambda line: None)
     records = {run: json.loads((tmp_path / "runs" / f"{run}.json").read_text())["records"] for run in runs}
     assert all(("video" in record) == (run in of_videos) for run in runs for record in records[run])
     # Of couplings, results take two prompts each; and of some there are more, above all of independent and quick ones.
     assert [len(records[run]) for run in runs] == [4 * 2, 2 * 2, 2, 2, 10 * 4, 2 * 4, 4, 4]
     made = model.generated
-    evaluate(model, tmp_path, 4, 3, runs=runs, say=lambda line: None)  # more clips extend a run, and leave the others
+    evaluate(model, tmp_path, 4, 3, runs=runs, log=lambda line: None)  # more clips continue runs with videos only
     assert model.generated == made + 4 + 2 + 1 + 1
 
 
@@ -219,7 +219,7 @@ def test_random_weights(tmp_path, checkpoint, capsys):
     assert report["model"] == "tiny" and report["missing"]["held_video"] == "the model cannot generate video"
     assert report["missing"]["coupling_none_video"] == "the model cannot generate text, video"
     assert report["missing"]["fidelity_image"] == "the model has no prompt encoder for image"
-    assert {f["row"] for f in report["tables"]["fidelity"]} >= {"text → image", "text → sound, held out"}
+    assert {f["row"] for f in report["tables"]["fidelity"]} >= {"text → image", "text → audio, held out"}
 
 
 @pytest.mark.parametrize(
@@ -262,36 +262,36 @@ def changed(codi, name):
 
 
 JOINT = {name for name, run in RUNS.items() if run.alignment == "paper"}
-OF_SOUND = {name for name, run in RUNS.items() if "audio" in run.streams}
+WITH_AUDIO = {name for name, run in RUNS.items() if "audio" in run.streams}
 
 
-def test_runs_without_alignment_do_not_depend_on_what_listens(codi):
-    listening = changed(codi, "diffuser.networks.audio.environment_encoder.0.0.bias")
-    assert listening == OF_SOUND & JOINT and {"coupling_all", "held_audio"} < listening
+def test_runs_without_alignment_do_not_depend_on_connectors(codi):
+    depending = changed(codi, "diffuser.networks.audio.environment_encoder.0.0.bias")
+    assert depending == WITH_AUDIO & JOINT and {"coupling_all", "held_audio"} < depending
 
 
 def test_runs_depend_on_the_parts_that_they_use(codi):
     """A video is made by the network of images."""
-    assert changed(codi, "diffuser.networks.audio.input_blocks.0.0.bias") == OF_SOUND
-    pictures = changed(codi, "diffuser.networks.image.input_blocks.0.0.bias")
-    assert pictures == set(RUNS) - {"coupling_text_audio"}
-    told = {name for name, run in RUNS.items() if "text" in run.prompt.modalities}
-    assert changed(codi, "prompt_encoders.text.token_embedding.weight") == told
-    assert set(RUNS) - told > {"fidelity_audio", "video_from_image", "interpolation_image_audio"}
+    assert changed(codi, "diffuser.networks.audio.input_blocks.0.0.bias") == WITH_AUDIO
+    depending = changed(codi, "diffuser.networks.image.input_blocks.0.0.bias")
+    assert depending == set(RUNS) - {"coupling_text_audio"}
+    from_text = {name for name, run in RUNS.items() if "text" in run.prompt.modalities}
+    assert changed(codi, "prompt_encoders.text.token_embedding.weight") == from_text
+    assert set(RUNS) - from_text > {"fidelity_audio", "video_from_image", "interpolation_image_audio"}
 
 
-def test_runs_without_alignment_do_not_depend_on_its_scale(codi, monkeypatch):
+def test_runs_without_alignment_do_not_depend_on_modality_guidance(codi, monkeypatch):
     runs = RUNS["coupling_all"], RUNS["coupling_none_video"]
     before = [fingerprint(codi, run) for run in runs]
-    monkeypatch.setattr(codi, "config", dataclasses.replace(codi.config, alignment_scale=1.7))
+    monkeypatch.setattr(codi, "config", dataclasses.replace(codi.config, modality_guidance=1.7))
     after = [fingerprint(codi, run) for run in runs]
     assert after[1] == before[1]
     assert after[0] != before[0]
 
 
-def test_candidates_are_for_streams_that_hear_each_other(tmp_path, unreported):
-    """What is made without company is the same, and is not made again."""
-    model, options = oracle.Oracle(), {"runs": ["fidelity_audio", "coupling_text_audio"], "say": lambda line: None}
+def test_candidates_are_for_joint_results(tmp_path, unreported):
+    """Runs without alignment do not depend on the number of candidates, and are not performed again."""
+    model, options = oracle.Oracle(), {"runs": ["fidelity_audio", "coupling_text_audio"], "log": lambda line: None}
     evaluate(model, tmp_path, 1, **options)
     evaluate(model, tmp_path, 1, candidates=3, **options)
     assert model.asked == [("none", 1), ("paper", 1), ("paper", 3)]
@@ -300,10 +300,10 @@ def test_candidates_are_for_streams_that_hear_each_other(tmp_path, unreported):
 
 
 def test_a_models_own_candidates(tmp_path, unreported, monkeypatch):
-    """As if asked for, so that what was made with as many is used again."""
-    model, options = oracle.Oracle(), {"runs": ["coupling_text_audio"], "say": lambda line: None}
+    """The model's number has the same effect as the argument, so results with that number are reused."""
+    model, options = oracle.Oracle(), {"runs": ["coupling_text_audio"], "log": lambda line: None}
     evaluate(model, tmp_path, 1, candidates=3, **options)
-    monkeypatch.setattr(oracle.Oracle, "config", dataclasses.replace(oracle.Oracle.config, candidates=3))
+    monkeypatch.setattr(oracle.Oracle, "config", dataclasses.replace(oracle.Oracle.config, num_candidates=3))
     evaluate(model, tmp_path, 1, **options)
     assert model.asked == [("paper", 3)]
     evaluate(model, tmp_path, 1, candidates=1, **options)

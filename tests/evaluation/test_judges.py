@@ -7,17 +7,17 @@ import pytest
 import torch
 from scipy import ndimage
 
-from codi_backend.autoencoders import LogMel, resample
 from codi_backend.config import MelConfig
 from codi_backend.data import sample_scene
+from codi_backend.data.audio import render_audio
 from codi_backend.data.images import render_image
-from codi_backend.data.sounds import render_sound
 from codi_backend.data.world import COLOURS, PITCHES, SAMPLE_RATE, SAMPLES, SHAPES, Scene
-from codi_backend.evaluation.judges import JudgedImage, JudgedSound, judge_image, judge_sound
+from codi_backend.evaluation.judges import JudgedAudio, JudgedImage, judge_audio, judge_image
+from codi_backend.models.autoencoders import LogMel, resample
 
 SCENES = [sample_scene(7, i, "all") for i in range(150)]
 NOTHING_SEEN = JudgedImage(None, None, None)
-NOTHING_HEARD = JudgedSound(None, None, None)
+NOTHING_HEARD = JudgedAudio(None, None, None)
 
 
 def picture(scene, blur=0.0):
@@ -101,7 +101,7 @@ def test_pictures_of_nothing():
 
 
 def test_sounds():
-    judged = [judge_sound(render_sound(scene)) for scene in SCENES]
+    judged = [judge_audio(render_audio(scene)) for scene in SCENES]
     assert min(accuracies(judged, SCENES).values()) >= 0.99
     assert np.abs(onset_errors(judged, SCENES)).max() < 0.010
 
@@ -111,8 +111,8 @@ def test_sounds_from_mels():
     scenes = SCENES[:24]
     mel = LogMel(MelConfig(floor=3e-3))
     with torch.inference_mode():
-        waves = mel.invert(mel(torch.from_numpy(np.stack([render_sound(s) for s in scenes]))[:, None]))
-    judged = [judge_sound(wave, SAMPLE_RATE) for wave in waves]
+        waves = mel.invert(mel(torch.from_numpy(np.stack([render_audio(s) for s in scenes]))[:, None]))
+    judged = [judge_audio(wave, SAMPLE_RATE) for wave in waves]
     assert min(accuracies(judged, scenes).values()) >= 0.97  # of 24: all
     assert np.abs(onset_errors(judged, scenes)).max() < 0.020
 
@@ -120,13 +120,13 @@ def test_sounds_from_mels():
 def test_notes_of_one_pitch_may_cancel_each_other():
     """In this chord of red hearts the octave comes out stronger than the pitch."""
     scene = dataclasses.replace(scene_of("heart", *[(0, 0, 13)] * 4), tempo="fast", start=0.142)
-    assert judge_sound(render_sound(scene)).colour == "red"
+    assert judge_audio(render_audio(scene)).colour == "red"
 
 
 @pytest.mark.parametrize("colour", COLOURS)
 def test_sample_rate_and_level_do_not_matter(colour):
-    wave = torch.from_numpy(render_sound(scene_of("cross", (0, 0, 13), (0, 0, 13), colour=colour)))
-    judged = judge_sound(0.05 * resample(wave[None], SAMPLE_RATE, 44100), 44100)
+    wave = torch.from_numpy(render_audio(scene_of("cross", (0, 0, 13), (0, 0, 13), colour=colour)))
+    judged = judge_audio(0.05 * resample(wave[None], SAMPLE_RATE, 44100), 44100)
     assert (judged.colour, judged.shape, judged.count, judged.tempo) == (colour, "cross", 2, "slow")
     assert judged.onsets == pytest.approx((0.3, 0.85), abs=0.01)
     assert judged.pitch == pytest.approx(PITCHES[colour], rel=0.01)
@@ -134,30 +134,30 @@ def test_sample_rate_and_level_do_not_matter(colour):
 
 def test_a_pitch_between_the_notes_has_no_colour():
     t = np.arange(SAMPLES) / SAMPLE_RATE - 0.3
-    judged = judge_sound(0.5 * (t > 0) * np.exp(-t.clip(0) / 0.18) * np.sin(2 * np.pi * 350 * t))
+    judged = judge_audio(0.5 * (t > 0) * np.exp(-t.clip(0) / 0.18) * np.sin(2 * np.pi * 350 * t))
     assert (judged.colour, judged.shape, judged.count) == (None, "circle", 1)
 
 
 def test_sounds_of_nothing():
     noise = np.random.default_rng(0).normal(0, 0.1, SAMPLES)
     t = np.arange(SAMPLES) / SAMPLE_RATE
-    assert judge_sound(np.zeros(SAMPLES)) == NOTHING_HEARD
-    assert judge_sound(np.zeros(0)) == NOTHING_HEARD
-    assert judge_sound(noise) == NOTHING_HEARD
-    assert judge_sound(noise * np.exp(-t / 0.2)) == NOTHING_HEARD
-    assert judge_sound(0.5 * np.sin(2 * np.pi * 392 * t)) == NOTHING_HEARD  # a tone that never begins
+    assert judge_audio(np.zeros(SAMPLES)) == NOTHING_HEARD
+    assert judge_audio(np.zeros(0)) == NOTHING_HEARD
+    assert judge_audio(noise) == NOTHING_HEARD
+    assert judge_audio(noise * np.exp(-t / 0.2)) == NOTHING_HEARD
+    assert judge_audio(0.5 * np.sin(2 * np.pi * 392 * t)) == NOTHING_HEARD  # a tone that never begins
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_values_that_are_not_finite(bad):
-    with pytest.raises(ValueError, match="picture to judge holds values that are not finite"):
+    with pytest.raises(ValueError, match="image to judge holds values that are not finite"):
         judge_image(np.full((3, 64, 64), bad))
-    with pytest.raises(ValueError, match="sound to judge holds values that are not finite"):
-        judge_sound(torch.full((1, SAMPLES), bad))
+    with pytest.raises(ValueError, match="audio to judge holds values that are not finite"):
+        judge_audio(torch.full((1, SAMPLES), bad))
 
 
 def test_other_layouts():
     with pytest.raises(ValueError, match=r"must be \[3, H, W\], not \[64, 64, 3\]"):
         judge_image(np.ones((64, 64, 3)))
     with pytest.raises(ValueError, match=r"must be \[N\] or \[1, N\], not \[2, 100\]"):
-        judge_sound(np.ones((2, 100)))
+        judge_audio(np.ones((2, 100)))

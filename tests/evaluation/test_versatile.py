@@ -1,4 +1,4 @@
-"""`codi evaluate` of Versatile Diffusion: on a model that does everything right, and on one that hears no texts."""
+"""`codi evaluate` of Versatile Diffusion: on an oracle that is always right, and on one that ignores texts."""
 
 import importlib.util
 import json
@@ -8,14 +8,14 @@ import pytest
 import torch
 from tiny import build, save
 
-from codi_backend import vd_mini
-from codi_backend.cli import main
+from codi_backend.cli.main import main
 from codi_backend.data import sample_scene
 from codi_backend.data.images import render_image
-from codi_backend.evaluation.contexts import SEEN, unlike
+from codi_backend.evaluation.contexts import VISIBLE, unlike
 from codi_backend.evaluation.evaluate import evaluate
 from codi_backend.evaluation.overlap import overlap
 from codi_backend.evaluation.versatile_runs import RUNS
+from codi_backend.presets import vd_mini
 
 _spec = importlib.util.spec_from_file_location("versatile_oracle", Path(__file__).with_name("versatile_oracle.py"))
 oracle = importlib.util.module_from_spec(_spec)
@@ -26,7 +26,7 @@ SAMPLES = 12
 
 def measure(model, out, runs=None):
     """Values by table, row and column."""
-    evaluate(model, out, SAMPLES, runs=runs, say=lambda line: None)
+    evaluate(model, out, SAMPLES, runs=runs, log=lambda line: None)
     read = json.loads((out / "evaluation.json").read_text())["tables"]
     return {key: {(f["row"], f["column"]): f for f in figures} for key, figures in read.items()}
 
@@ -63,22 +63,22 @@ def test_flows(tables):
 def test_dual_guidance(tables):
     figures = tables["dual"]
     assert {row for row, column in figures if column == "both"} == {
-        "shape: text, colour: picture",
-        "shape: text, colour: picture, focus 1",
-        "colour: text, shape: picture",
-        "colour: text, shape: picture, focus 0",
+        "shape: text, colour: image",
+        "shape: text, colour: image, focus 1",
+        "colour: text, shape: image",
+        "colour: text, shape: image, focus 0",
     }
     assert {f["value"] for f in figures.values()} == {1.0}
 
 
 def test_focus(tables):
-    """The semantic end keeps shape and count, the style end the colour; the rest is left to chance."""
+    """Focus 0 (semantic) keeps shape and count, focus 1 (style) the colour; the others are random."""
     values = {key: f["value"] for key, f in tables["focus"].items()}
     for level in ("0", "0.25"):
         assert (values[level, "shape"], values[level, "count"]) == (1, 1) and values[level, "colour"] < 0.6
     for level in ("0.75", "1"):
         assert values[level, "colour"] == 1 and values[level, "shape"] < 0.6
-    assert {values["0.5", column] for column in SEEN} == {1}
+    assert {values["0.5", column] for column in VISIBLE} == {1}
     assert tables["focus"]["0", "shape"]["target"] == tables["focus"]["1", "colour"]["target"] == 0.9
     assert tables["focus"]["0", "colour"]["target"] is None
 
@@ -94,16 +94,16 @@ def test_start(tables):
 def test_editing(tables):
     figures = tables["edit"]
     assert {row for row, _ in figures} == {
-        f"by the {how}, {name}" for how in ("mixture", "description") for name in (*SEEN, "any")
+        f"by the {how}, {name}" for how in ("mixture", "description") for name in (*VISIBLE, "any")
     }
     assert {f["value"] for f in figures.values()} == {1.0}
     assert figures["by the mixture, any", "success"]["n"] == 3 * figures["by the mixture, count", "success"]["n"]
 
 
-def test_a_model_that_hears_no_texts(tmp_path):
-    tables = measure(oracle.Deaf(), tmp_path, ["dual_shape", "edit"])
-    assert tables["dual"]["shape: text, colour: picture", "both"]["value"] == 0
-    assert tables["dual"]["shape: text, colour: picture", "colour"]["value"] == 1
+def test_a_model_that_ignores_texts(tmp_path):
+    tables = measure(oracle.TextUnconditional(), tmp_path, ["dual_shape", "edit"])
+    assert tables["dual"]["shape: text, colour: image", "both"]["value"] == 0
+    assert tables["dual"]["shape: text, colour: image", "colour"]["value"] == 1
     edit = tables["edit"]
     assert edit["by the mixture, any", "success"]["value"] == edit["by the mixture, any", "changed"]["value"] == 0
     assert edit["by the mixture, any", "others kept"]["value"] == 1
@@ -127,20 +127,20 @@ def test_other_values():
         scene = sample_scene(0, i)
         for names in (("colour",), ("count",), ("colour", "shape")):
             other = unlike(scene, names, i)
-            assert all((getattr(other, a) != getattr(scene, a)) == (a in names) for a in SEEN)
+            assert all((getattr(other, a) != getattr(scene, a)) == (a in names) for a in VISIBLE)
             assert other == unlike(scene, names, i) and len(other.places) == other.count
 
 
 def test_overlap():
-    def picture(scene):
+    def image(scene):
         return torch.from_numpy(render_image(scene)).permute(2, 0, 1)
 
     one = next(scene for scene in map(lambda i: sample_scene(0, i), range(99)) if scene.count == 1)
     two = unlike(one, ("colour",), 0)
     blank = torch.full((3, 64, 64), 245 / 255)
-    assert overlap(picture(one), picture(two)) > 0.9 and overlap(picture(one), blank) == 0
+    assert overlap(image(one), image(two)) > 0.9 and overlap(image(one), blank) == 0
     assert overlap(blank, blank) == 1
-    half = picture(one)
+    half = image(one)
     left, top, size = one.places[0]
     half[:, :, left + size // 2 :] = 245 / 255
-    assert 0.2 < overlap(picture(one), half) < 0.8
+    assert 0.2 < overlap(image(one), half) < 0.8

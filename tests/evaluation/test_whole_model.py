@@ -4,10 +4,9 @@ import dataclasses
 import json
 
 import pytest
-from tiny import build, save
-from whole import CONFIG
+from tiny import FOUR, build, save
 
-from codi_backend.cli import main
+from codi_backend.cli.main import main
 from codi_backend.evaluation.evaluate import evaluate
 from codi_backend.evaluation.runs import RUNS
 from codi_backend.evaluation.similarity import similarity
@@ -15,12 +14,12 @@ from codi_backend.evaluation.similarity import similarity
 
 @pytest.fixture(scope="module")
 def whole():
-    """With sounds and clips as long as the world's."""
+    """With audio and videos as long as those of the data set."""
     return build(
         dataclasses.replace(
-            CONFIG,
-            audio_autoencoder=dataclasses.replace(CONFIG.audio_autoencoder, seconds=2.56),
-            image_autoencoder=dataclasses.replace(CONFIG.image_autoencoder, frames=16),
+            FOUR,
+            audio_autoencoder=dataclasses.replace(FOUR.audio_autoencoder, seconds=2.56),
+            image_autoencoder=dataclasses.replace(FOUR.image_autoencoder, frames=16),
         )
     )
 
@@ -28,7 +27,7 @@ def whole():
 def test_every_run(whole, tmp_path, monkeypatch):
     monkeypatch.setattr("codi_backend.evaluation.report._plot", lambda *args: None)  # which would take longest
     lines = []
-    evaluate(whole, tmp_path, samples=1, steps=1, say=lines.append)
+    evaluate(whole, tmp_path, samples=1, steps=1, log=lines.append)
     report = json.loads((tmp_path / "evaluation.json").read_text())
     assert report["missing"] == {} and len(lines) == len(RUNS)
     for name, run in RUNS.items():
@@ -43,20 +42,20 @@ def made(whole):
 
 
 def test_similarity(whole, made):
-    contents = {"said": ("text", ["two red stars"])} | {name: (name, content) for name, content in made.items()}
+    contents = {"prompt": ("text", ["two red stars"])} | {name: (name, content) for name, content in made.items()}
     result = similarity(whole, contents)
-    assert result.labels == ("said", "text", "image", "video", "audio")
+    assert result.labels == ("prompt", "text", "image", "video", "audio")
     for i, row in enumerate(result.cosines):
         assert row[i] == pytest.approx(1, abs=1e-5)
         assert row == pytest.approx([other[i] for other in result.cosines], abs=1e-6)
         assert all(-1.00001 <= value <= 1.00001 for value in row)
     image, video = (whole.prompt(name, made[name]).embedding[:, 0] for name in ("image", "video"))
     assert result.cosines[2][3] == pytest.approx((image * video).sum(1).mean().item(), abs=1e-5)
-    assert "said" in str(result).splitlines()[0] and len(str(result).splitlines()) == 6
+    assert "prompt" in str(result).splitlines()[0] and len(str(result).splitlines()) == 6
 
 
-def test_what_cannot_be_compared(whole, codi, made):
-    with pytest.raises(ValueError, match="nothing to compare"):
+def test_mistakes(whole, codi, made):
+    with pytest.raises(ValueError, match="no contents to compare"):
         similarity(whole, {})
     with pytest.raises(ValueError, match=r"batch sizes \[2, 3\]"):
         similarity(whole, {"a": ("text", ["x", "y", "z"]), "b": ("image", made["image"])})

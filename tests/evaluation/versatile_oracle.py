@@ -1,4 +1,4 @@
-"""A model that knows Shapes & Chimes by heart and is guided by contexts, whose tokens are votes for attributes."""
+"""An oracle with contexts for Shapes & Chimes: tokens are votes for attributes."""
 
 import dataclasses
 
@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from codi_backend.conditioning.context import Context, MixedContext
 from codi_backend.config import CoDiConfig, DiffuserConfig, ImageAutoencoderConfig
-from codi_backend.contexts import Context, MixedContext
 from codi_backend.data import sample_scene
 from codi_backend.data.captions import caption
 from codi_backend.data.world import COLOURS, COUNTS, SHAPES
@@ -20,7 +20,7 @@ PATCHES = 10  # as many components as the editing tool keeps
 
 
 class VersatileOracle(nn.Module):
-    """Focus takes away what it should, a text is stronger than a picture, and a start stays from fidelity 0.5 on."""
+    """Focus removes its attributes, a text outweighs an image, and a start image stays from fidelity 0.5 on."""
 
     config = CoDiConfig(
         name="oracle",
@@ -72,7 +72,7 @@ class VersatileOracle(nn.Module):
 
     @staticmethod
     def _scene(votes, rng):
-        """What has most votes; lots decide between equals."""
+        """The values with most votes; ties are broken at random."""
         chosen = {
             name: values[int((part.round(decimals=2) + 1e-6 * torch.from_numpy(rng.random(len(part)))).argmax())]
             for (name, values), part in zip(VALUES.items(), votes.split(SIZES))
@@ -82,7 +82,7 @@ class VersatileOracle(nn.Module):
         return dataclasses.replace(sample_scene(0, 0), **chosen, places=places)
 
 
-class Deaf(VersatileOracle):
-    """Hears no text beside a picture."""
+class TextUnconditional(VersatileOracle):
+    """A model that ignores a text beside an image."""
 
     text_strength = 0.1

@@ -147,7 +147,7 @@ class InProcess:
         return await self._nodes.load_custom_node(str(self._pack), module_parent="custom_nodes")
 
     def module(self, name: str):
-        """A module of the pack as ComfyUI imported it, such as ``nodes.model``."""
+        """A module of the pack as ComfyUI imported it, such as ``nodes.runtime.model``."""
         return importlib.import_module(f"{str(self._pack).replace('.', '_x_')}.{name}")
 
     def node(self, name: str):

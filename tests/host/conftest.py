@@ -7,7 +7,8 @@ from importlib.util import find_spec
 import pytest
 import torch
 from host.comfy_host import Http, InProcess, find_comfyui
-from host.tiny_checkpoint import save_tiny, tiny_versatile_config
+from host.tiny_checkpoint import save_tiny
+from tiny import hosted_versatile
 
 NO_COMFYUI = "no ComfyUI: set COMFYUI_PATH to a checkout of ComfyUI 0.33.0 or newer"
 NO_REQUIREMENTS = "ComfyUI was found, but not its requirements: pip install its requirements.txt into this environment"
@@ -37,9 +38,8 @@ def pytest_runtest_makereport(item):
 def host(comfyui, tmp_path_factory):
     """ComfyUI in this process, with random weights as `tiny` and `tiny_versatile.safetensors` in ``models/codi``."""
     host = InProcess(comfyui, tmp_path_factory.mktemp("in_process"))
-    backend = host.module("codi_backend")
-    save_tiny(host.models / "tiny.safetensors", backend)
-    save_tiny(host.models / "tiny_versatile.safetensors", backend, make_config=tiny_versatile_config)
+    save_tiny(host.models / "tiny.safetensors")
+    save_tiny(host.models / "tiny_versatile.safetensors", config=hosted_versatile())
     return host
 
 
@@ -91,7 +91,7 @@ def sample(host, prompts, tiny):
             (result,) = host.node("KSampler")().sample(
                 model or tiny[0], seed, steps, cfg, sampler, scheduler, positive, negative, latent
             )
-        return host.module("nodes.streams").split(result["samples"])
+        return host.module("nodes.runtime.latent_packing").split(result["samples"])
 
     return call
 

@@ -90,7 +90,7 @@ def results(host, prompt, outputs):
     assert "KSampler" in ran, "the executor took the result from its cache"
     kept = Kept.values
     (latent,) = kept["latent"]
-    streams = host.module("nodes.streams").split(latent["samples"])
+    streams = host.module("nodes.runtime.latent_packing").split(latent["samples"])
     found = {f"latent {name}": stream for name, stream in zip(outputs, streams, strict=True)}
     assert set(kept) == {"latent", *outputs} | ({"frames"} if "video" in outputs else set())
     if "image" in outputs:

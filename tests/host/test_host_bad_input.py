@@ -12,15 +12,15 @@ from host.tiny_checkpoint import save_tiny, tiny_config
 
 TINY, TEXT_ONLY, VERSATILE = "tiny.safetensors", "text only.safetensors", "tiny_versatile.safetensors"
 # What a sentence about a mistake tells the user to do.
-REMEDY = r"\b(choose|connect|encode|give|join|load|look|lower|make|mix|press|put|remove|scale|set|start|switch)\b"
+REMEDY = r"\b(check|choose|connect|encode|give|join|load|look|lower|make|mix|press|put|remove|scale|set|start|switch)\b"
 
 
 @pytest.fixture(scope="module", autouse=True)
 def nodes(host):
     register(host._nodes.NODE_CLASS_MAPPINGS)
     backend = host.module("codi_backend")
-    parts = backend.parts.part_names(tiny_config(backend))
-    save_tiny(host.models / TEXT_ONLY, backend, without=tuple(part for part in parts if not part.endswith(".text")))
+    parts = backend.checkpoints.parts.part_names(tiny_config(backend))
+    save_tiny(host.models / TEXT_ONLY, without=tuple(part for part in parts if not part.endswith(".text")))
     yield
     Give.values.clear()
     Kept.values.clear()
@@ -334,9 +334,9 @@ MISTAKES = {
         with_prompts(lambda g, _: g.given([[torch.ones(3, 1, 64), {}]]), "image", batch=2),
         "positive: 3 prompts do not go with 2 results",
     ),
-    "two sounds for one clip": (
+    "two audio tracks for one video": (
         decoded("Video", torch.zeros(1, 4, 2, 4, 4), audio=sound(batch=2)),
-        "audio: 2 sounds do not go with 1 clips",
+        "audio: a batch of 2 does not match 1 videos",
     ),
     # Nothing.
     "empty sound as prompt": (prompted("Audio", sound(0)), "audio: this is empty"),
@@ -456,7 +456,7 @@ MISTAKES = {
     ),
     "unconditional of another kind": (
         versatile(mixed(of_text, lambda g: [of_text(g)[0], of_image(g)[1]])),
-        "unconditional_2: this is of other contexts than context_2",
+        "unconditional_2: this holds other contexts than context_2",
     ),
     "batches of contexts": (
         versatile(mixed(in_context(pictures(2)), in_context(pictures(3)))),
@@ -468,7 +468,7 @@ MISTAKES = {
     ),
     "shares side by side": (
         versatile(mixed(of_image, of_image, method="concatenate", **{"weights.weight_1": 2.0})),
-        "weights: contexts side by side have no shares",
+        "weights: the method concatenate has no weights",
     ),
     "shares of nothing": (
         versatile(mixed(of_text, of_image, **{"weights.weight_1": 0.0, "weights.weight_2": 0.0})),

@@ -28,7 +28,7 @@ def spoiled(host):
     path = host.models / "spoiled.safetensors"
 
     def write(key, value):
-        save_tiny(path, host.module("codi_backend"))
+        save_tiny(path)
         with safetensors.safe_open(path, "pt") as file:
             metadata = file.metadata()
         tensors = load_file(path)
@@ -84,7 +84,7 @@ def test_an_incomplete_network(host, run_node, spoiled):
     path = host.models / name
     tensors = load_file(path)
     del tensors["diffuser.audio.time_embed.0.bias"]
-    config = host.module("codi_backend.checkpoints").read_parts(path).config
+    config = host.module("codi_backend.checkpoints.native").read_parts(path).config
     save_file(tensors, path, {"codi_config": config.to_json()})
     host.forget()
     with pytest.raises(
@@ -96,11 +96,10 @@ def test_an_incomplete_network(host, run_node, spoiled):
 def test_a_part_in_two_files_of_a_folder(host, run_node):
     folder = host.models / "twice"
     folder.mkdir()
-    backend = host.module("codi_backend")
-    save_tiny(folder / "new.safetensors", backend)
-    save_tiny(folder / "old.SFT", backend)
+    save_tiny(folder / "new.safetensors")
+    save_tiny(folder / "old.SFT")
     host.forget()
-    assert {"twice/", "twice/old.SFT"} <= set(host.module("nodes.files").model_choices())
+    assert {"twice/", "twice/old.SFT"} <= set(host.module("nodes.runtime.files").model_choices())
     with pytest.raises(
         ValueError, match="^checkpoint: new.safetensors and old.SFT both hold .*: load only one of them"
     ):
@@ -113,7 +112,7 @@ def test_embeddings_with_endings_in_any_case(host, run_node, inputs):
     np.save(inputs / "b.npy", value.numpy())
     (inputs / "b.npy").rename(inputs / "b.NPY")
     try:
-        assert {"a.SFT", "b.NPY"} <= set(host.module("nodes.embeddings").embedding_choices())
+        assert {"a.SFT", "b.NPY"} <= set(host.module("nodes.prompts.embeddings").embedding_choices())
         for name in ("a.SFT", "b.NPY"):
             ((embedding, _),) = run_node("CoDiLoadEmbedding", file=name)[0]
             assert torch.equal(embedding, value[None, None])

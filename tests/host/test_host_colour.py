@@ -44,7 +44,7 @@ def test_transparency_stays_and_is_no_colour(match):
         (pictures(), pictures()[0], "simple", r"^reference: this is of shape .*; connect images"),
         (pictures(0), pictures(), "simple", "^image: there is no image in this; connect at least one"),
         (pictures() / 0, pictures(), "simple", "^image: .* not finite"),
-        (pictures(3), pictures(2), "simple", "^reference: 2 pictures do not go with 3 to change; connect one"),
+        (pictures(3), pictures(2), "simple", "^reference: 2 references do not match 3 images; connect one"),
         (pictures(), pictures(), "wavelet", "^method: there is no 'wavelet'; choose from simple, histogram"),
     ],
 )

@@ -19,7 +19,7 @@ def inference():
 @pytest.fixture(scope="module")
 def whole(host):
     """The tiny model as the backend loads it."""
-    return host.module("codi_backend.model").CoDi.load(host.models / "tiny_versatile.safetensors")
+    return host.module("codi_backend.pipeline").CoDi.load(host.models / "tiny_versatile.safetensors")
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def denoise(sample, versatile):
 
 def test_sockets(versatile, host):
     model, encoders, vae, audio_vae, text_vae = versatile
-    assert isinstance(model.model, host.module("nodes.model").Model)
+    assert isinstance(model.model, host.module("nodes.runtime.model").Model)
     assert encoders.text and encoders.image and vae and text_vae
     assert encoders.audio is None and audio_vae is None
 
@@ -84,7 +84,7 @@ def test_images_are_contexts_of_the_backend(host, context, whole, unconditional,
     expected = whole.context("image", image.movedim(-1, 1), mask=None if mask is None else mask[:, None], **options)
     torch.testing.assert_close(positive[0][0], expected.tokens, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(negative[0][0], expected.unconditional[:1], atol=1e-5, rtol=1e-5)
-    for_text = negative[0][1].get(host.module("nodes.context_tokens").FOR_TEXT)
+    for_text = negative[0][1].get(host.module("nodes.runtime.context_tokens").FOR_TEXT)
     assert (for_text is None) == (unconditional != "auto")
     if for_text is not None:
         torch.testing.assert_close(for_text, expected.without("text")[:1], atol=1e-5, rtol=1e-5)
@@ -127,7 +127,7 @@ def test_the_network_gives_what_the_backend_gives(context, mix, sample, told, wh
 def mixed(whole, image):
     import importlib
 
-    contexts = importlib.import_module(type(whole).__module__.replace(".model", ".contexts"))
+    contexts = importlib.import_module(type(whole).__module__.replace(".pipeline", ".conditioning.context"))
     text = whole.context("text", ["a red star"])
     return contexts.mix([(text, 3.0), (whole.context("image", image.movedim(-1, 1)), 1.0)])
 
@@ -245,7 +245,7 @@ def test_without_guidance_by_one_context_it_is_led_away_from_the_other(host, con
     mixture = mix(context("a red star"), context(noise(1, 32, 32, 3)))
     (tokens, options), (away, others) = mixture[0][0], mixture[1][0]
     if latent is TEXT:
-        away = others[host.module("nodes.context_tokens").FOR_TEXT]
+        away = others[host.module("nodes.runtime.context_tokens").FOR_TEXT]
     known = [[torch.cat([tokens[:, :77], away[:, 77:]], 1), options]]
     expected = guided((mixture[0], known), stock=True, latent=latent)
     torch.testing.assert_close(guided(mixture, 3.0, {1: 1.0}, latent=latent), expected)
@@ -253,7 +253,7 @@ def test_without_guidance_by_one_context_it_is_led_away_from_the_other(host, con
 
 def test_two_streams_at_once_are_two_runs(host, versatile, sample, context, denoise):
     conditioning = context("a red star")
-    latent = {"samples": host.module("nodes.streams").join([IMAGE, TEXT])}
+    latent = {"samples": host.module("nodes.runtime.latent_packing").join([IMAGE, TEXT])}
     image, text = sample(latent, versatile[0], conditioning=conditioning, steps=2)
     torch.testing.assert_close(image, denoise(conditioning, steps=2), atol=1e-3, rtol=1e-3)
     assert text.shape == TEXT.shape and text.isfinite().all()
@@ -271,7 +271,7 @@ def test_fidelity_is_denoise(host, versatile, context, run_node):
 
 
 def test_components_of_an_image(host, context, run_node, denoise):
-    low_rank = host.module("codi_backend.versatile.editing").low_rank
+    low_rank = host.module("codi_backend.conditioning.editing").low_rank
 
     def left(conditioning, components, whole=False):
         inputs = {"conditioning": conditioning, "components": components, "whole": whole}
@@ -317,7 +317,7 @@ def test_inputs_that_the_editor_would_not_let_through(run_node, versatile, conte
 
 def test_an_edited_text_latent(host, run_node, versatile):
     text_vae = versatile[4]
-    edit = host.module("codi_backend.versatile.editing").edit_text_latent
+    edit = host.module("codi_backend.conditioning.editing").edit_text_latent
     texts = [text_vae.encode([text]).flatten(1) for text in ("red star", "blue star")]
     latent = noise(2, 24, 1, 1)
 
@@ -328,7 +328,7 @@ def test_an_edited_text_latent(host, run_node, versatile):
     expected = edit(latent.flatten(1), *texts)[:, :, None, None]
     torch.testing.assert_close(edited("red star", "blue star"), expected)
     assert torch.equal(edited("", " "), latent)
-    join = host.module("nodes.streams").join
+    join = host.module("nodes.runtime.latent_packing").join
     image, text = edited("red star", "blue star", join([IMAGE, latent])).unbind()
     torch.testing.assert_close(text, expected)
     assert torch.equal(image, IMAGE)

@@ -54,7 +54,7 @@ def test_each_clip_has_its_sound(decode_video):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"audio": sound(batch=3)}, "^audio: 3 sounds do not go with 2 clips"),
+        ({"audio": sound(batch=3)}, "^audio: a batch of 3 does not match 2 videos"),
         ({"audio": sound(seconds=0)}, "^audio: this is empty"),
         ({"audio": {"waveform": torch.full((1, 1, 9), torch.nan), "sample_rate": RATE}}, "^audio: .* not finite"),
         ({"frame_rate": float("nan")}, "^frame_rate: nan is out of range"),
@@ -71,7 +71,7 @@ def test_a_vae_that_knows_no_frame_rate(decode_video):
     class Vae:
         latent_channels = 4
 
-    with pytest.raises(ValueError, match="^frame_rate: this VAE does not say"):
+    with pytest.raises(ValueError, match="^frame_rate: this VAE has no frame rate"):
         decode_video(vae=Vae())
 
 
@@ -79,7 +79,7 @@ def test_text_is_a_list_of_strings(run_node, tiny, host):
     samples = {"samples": latent(3, 24, 1, 1)}
     (texts,) = run_node("CoDiDecodeText", samples=samples, text_vae=tiny[4])
     assert len(texts) == 3 and all(isinstance(text, str) for text in texts)
-    joint = host.module("nodes.streams").join([latent(3, 4, 8, 8), samples["samples"]])
+    joint = host.module("nodes.runtime.latent_packing").join([latent(3, 4, 8, 8), samples["samples"]])
     assert run_node("CoDiDecodeText", samples={"samples": joint}, text_vae=tiny[4]) == (texts,)
     with pytest.raises(ValueError, match="^text_vae: the loaded checkpoint has no text autoencoder"):
         run_node("CoDiDecodeText", samples=samples, text_vae=None)

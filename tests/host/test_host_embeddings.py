@@ -52,7 +52,7 @@ def test_what_is_saved_is_loaded(host, load, prompts):
     assert first == {"filename": "star_00001_.safetensors", "subfolder": "codi_embeddings/mine", "type": "output"}
     assert second["filename"] == "star_00002_.safetensors"
     choice = "codi_embeddings/mine/star_00001_.safetensors [output]"
-    assert choice in host.module("nodes.embeddings").embedding_choices()
+    assert choice in host.module("nodes.prompts.embeddings").embedding_choices()
     assert torch.equal(load(choice), prompts[0][0][0])
     # As a prompt among others: the validator lets the choice through, and the next node takes it.
     assert host.run(

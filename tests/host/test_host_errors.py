@@ -18,8 +18,8 @@ def bare(host, run_node):
     name = "bare.safetensors"
     kept = ("diffuser.audio", "prompt_encoders.text")
     backend = host.module("codi_backend")
-    without = tuple(part for part in backend.parts.part_names(tiny_config(backend)) if part not in kept)
-    save_tiny(host.models / name, backend, without=without)
+    without = tuple(part for part in backend.checkpoints.parts.part_names(tiny_config(backend)) if part not in kept)
+    save_tiny(host.models / name, without=without)
     return run_node("CoDiLoadModel", checkpoint=name)
 
 
@@ -113,7 +113,9 @@ def test_latent_of_another_model(sample, shape, message):
 
 
 def test_streams_of_different_batch_sizes(host, run_node, sample, tiny, prompts):
-    latent = {"samples": host.module("nodes.streams").join([torch.zeros(2, 4, 8, 8), torch.zeros(1, 8, 32, 8)])}
+    latent = {
+        "samples": host.module("nodes.runtime.latent_packing").join([torch.zeros(2, 4, 8, 8), torch.zeros(1, 8, 32, 8)])
+    }
     (guider,) = run_node(
         "CoDiGuider",
         model=tiny[0],
@@ -159,7 +161,7 @@ def test_prompts_for_a_region(host, sample, empty, prompts, joint):
 
 @pytest.mark.parametrize(("key", "name"), [("control", "ControlNet"), ("gligen", "GLIGEN")])
 def test_conditioning_of_other_models(tiny, host, empty, prompts, key, name):
-    run = host.module("nodes.sampling_run")
+    run = host.module("nodes.runtime.sample_wrapper")
     cond = {"cross_attn": prompts[0][0][0], key: object()}
     with pytest.raises(ValueError, match=f"positive: .*{name} does not work with CoDi"):
         run.check_prompts("positive", [cond], ["image"], 1, tiny[0].model.codi_config)

@@ -20,7 +20,7 @@ def guided(host, run_node, tiny, prompts):
         output, _ = run_node(
             "SamplerCustomAdvanced", noise=noise, guider=guider, sampler=sampler, sigmas=sigmas, latent_image=latent
         )
-        return host.module("nodes.streams").split(output["samples"])
+        return host.module("nodes.runtime.latent_packing").split(output["samples"])
 
     return call
 
@@ -57,13 +57,13 @@ def test_only_streams_that_are_there_count(guided, ours, stock, empty):
 
 def test_each_stream_has_its_scale(run_node, guided, ours, stock, empty, tiny):
     """Of streams that hear nobody, each is as if all had its scale."""
-    (deaf,) = run_node("CoDiAlignment", model=tiny[0], mode="none", strength=1.0)
+    (unaligned,) = run_node("CoDiAlignment", model=tiny[0], mode="none", strength=1.0)
     latent = empty(video=True, text=True)
     scales = dict(zip(NAMES, (1.0, 2.0, 3.0, 0.5)))
-    results = guided(ours(deaf, **scales), latent)
+    results = guided(ours(unaligned, **scales), latent)
     for i, cfg in enumerate(scales.values()):
         # Rounding differs, and random weights at high noise make much of that.
-        torch.testing.assert_close(results[i], guided(stock(cfg, deaf), latent)[i], atol=2e-3, rtol=2e-3)
+        torch.testing.assert_close(results[i], guided(stock(cfg, unaligned), latent)[i], atol=2e-3, rtol=2e-3)
 
 
 def test_guidance_of_one_stream_reaches_the_other(guided, ours, empty):
@@ -77,11 +77,11 @@ def test_patches_of_guidance_get_each_streams_scale(run_node, guided, ours, stoc
     def doubled(inputs):
         return inputs["uncond"] + 2 * inputs["cond_scale"] * (inputs["cond"] - inputs["uncond"])
 
-    (deaf,) = run_node("CoDiAlignment", model=tiny[0], mode="none", strength=1.0)
-    patched = deaf.clone()
+    (unaligned,) = run_node("CoDiAlignment", model=tiny[0], mode="none", strength=1.0)
+    patched = unaligned.clone()
     patched.set_model_sampler_cfg_function(doubled)
     for one, other in zip(
-        guided(ours(patched, image=1.0, audio=1.5), empty()), guided(ours(deaf, image=2.0, audio=3.0), empty())
+        guided(ours(patched, image=1.0, audio=1.5), empty()), guided(ours(unaligned, image=2.0, audio=3.0), empty())
     ):
         torch.testing.assert_close(one, other, atol=2e-3, rtol=2e-3)
 
@@ -96,7 +96,7 @@ def test_a_guider_serves_again_for_another_latent(guided, ours, empty):
 def test_guidance_can_hold_streams(host, run_node, guided, ours, empty, tiny):
     picture = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     _, audio = empty()["samples"].unbind()
-    latent = {"samples": host.module("nodes.streams").join([picture, audio])}
+    latent = {"samples": host.module("nodes.runtime.latent_packing").join([picture, audio])}
     held = {name: name == "image" for name in NAMES}
     (latent,) = run_node("CoDiHoldStreams", model=tiny[0], samples=latent, **held)
     image, sound = guided(ours(image=1.0, audio=3.0), latent)
@@ -111,7 +111,7 @@ def test_only_the_prompt_hears_the_others(run_node, tiny, empty, guided, prompts
     heard = {}
 
     def watch(executor, x, timesteps, context, *arguments, **named):
-        heard.update({round(float(row.sum()), 4): named["hears"] for row in context})
+        heard.update({round(float(row.sum()), 4): named["is_conditional"] for row in context})
         return executor(x, timesteps, context, *arguments, **named)
 
     model = tiny[0].clone()
@@ -136,8 +136,10 @@ def test_only_the_prompt_hears_the_others(run_node, tiny, empty, guided, prompts
 @pytest.mark.parametrize("scales", [(1.0, 0.5), (0.2, 1.0), (1.0, 0.0)])
 def test_a_scale_of_one_beside_smaller_ones(run_node, guided, ours, stock, empty, tiny, scales):
     """Where the largest scale is 1, ComfyUI would leave the negative prompt out, and all would be at 1."""
-    (deaf,) = run_node("CoDiAlignment", model=tiny[0], mode="none", strength=1.0)
-    results = guided(ours(deaf, image=scales[0], audio=scales[1]), empty())
+    (unaligned,) = run_node("CoDiAlignment", model=tiny[0], mode="none", strength=1.0)
+    results = guided(ours(unaligned, image=scales[0], audio=scales[1]), empty())
     for i, cfg in enumerate(scales):
-        torch.testing.assert_close(results[i], guided(stock(cfg, deaf), empty())[i], atol=2e-3, rtol=2e-3)
-    assert not torch.allclose(results[0 if scales[1] == 1 else 1], guided(stock(1.0, deaf), empty())[scales[1] != 1])
+        torch.testing.assert_close(results[i], guided(stock(cfg, unaligned), empty())[i], atol=2e-3, rtol=2e-3)
+    assert not torch.allclose(
+        results[0 if scales[1] == 1 else 1], guided(stock(1.0, unaligned), empty())[scales[1] != 1]
+    )

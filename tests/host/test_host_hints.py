@@ -63,7 +63,7 @@ def test_a_hint_goes_when_its_cause_does(host, caplog):
 
 def test_the_outputs_stay_the_same(host, tiny, run_node):
     positive, unconditional = run_node("CoDiPromptText", prompt_encoders=tiny[1], text="two green cats")
-    whole = host.module("codi_backend.model").CoDi.load(host.models / "tiny.safetensors")
+    whole = host.module("codi_backend.pipeline").CoDi.load(host.models / "tiny.safetensors")
     with pytest.warns(UserWarning, match="cats"):
         expected = whole.prompt("text", "two green cats")
     torch.testing.assert_close(positive[0][0], expected.embedding, atol=1e-5, rtol=1e-5)

@@ -34,7 +34,7 @@ class Lazy(Mapping):
 
 @pytest.fixture(scope="module")
 def inputs(host):
-    return host.module("nodes.media_inputs")
+    return host.module("nodes.runtime.media_inputs")
 
 
 FORMS = {

@@ -48,7 +48,7 @@ def test_frames_or_seconds_alone_set_both_lengths(host, run_node, empty, tiny, s
     """To what the library gives, and to what sounds are encoded."""
     video, audio = empty(image=False, video=True, **size)["samples"].unbind()
     assert (video.shape[2], audio.shape[2]) == (frames, steps)
-    config, rule = tiny[0].model.codi_config, host.module("codi_backend.latent_shapes").latent_shape
+    config, rule = tiny[0].model.codi_config, host.module("codi_backend.modalities").latent_shape
     assert rule(config, "video", **size) == video.shape[1:] and rule(config, "audio", **size) == audio.shape[1:]
     seconds = size.get("seconds", frames / 6.25)
     (held,) = run_node("CoDiEncodeAudio", audio=sound(5, 44100), audio_vae=tiny[3], seconds=seconds)
@@ -92,13 +92,13 @@ def test_empty_latents_are_mean_ones(host, empty, tiny):
     """In VAE units, as every LATENT; a model that tells of no means has zeros."""
     config = tiny[0].model.codi_config
     streams = empty(**ALL, batch_size=2)["samples"].unbind()
-    known = host.module("nodes.streams")
+    known = host.module("nodes.runtime.latent_packing")
     for name, stream in zip(known.STREAMS, streams, strict=True):
-        scale = known.scale_factor(name, config)
+        scale = host.module("codi_backend.modalities").scale_factor(config, name)
         for channel, mean in enumerate(config.diffuser.latent_means[name]):
             torch.testing.assert_close(stream[:, channel], torch.full_like(stream[:, channel], mean / scale))
     silent = dataclasses.replace(config, diffuser=dataclasses.replace(config.diffuser, latent_means={}))
-    latent = host.module("nodes.latents").empty_latent(silent, [(4, 8, 8), (24, 1, 1)], 1)
+    latent = host.module("nodes.latents.empty").empty_latent(silent, [(4, 8, 8), (24, 1, 1)], 1)
     assert not any(stream.any() for stream in latent["samples"].unbind())
 
 

@@ -19,8 +19,8 @@ def split(host):
     folder = host.models / "split"
     folder.mkdir(exist_ok=True)
     config = tiny_config(backend)
-    for name, part in tiny_parts(backend, config).items():
-        backend.checkpoints.save_parts(folder / f"{name}.safetensors", config, {name: part})
+    for name, part in tiny_parts(config).items():
+        backend.checkpoints.native.save_parts(folder / f"{name}.safetensors", config, {name: part})
     return folder
 
 
@@ -35,7 +35,7 @@ def published(host, monkeypatch):
 @pytest.fixture
 def parts_read(host, monkeypatch):
     """Names of the parts whose weights are read, in order."""
-    managed, names = host.module("nodes.managed"), []
+    managed, names = host.module("nodes.runtime.patchers"), []
     read = managed.Weights.read
 
     def recorded(weights, *args):
@@ -71,7 +71,7 @@ def test_networks_that_are_left_out_are_not_there(run_node, tiny):
 
 
 def test_a_folder_is_all_its_files(host, run_node, split, sample, empty, tiny):
-    choices = host.module("nodes.files").model_choices()
+    choices = host.module("nodes.runtime.files").model_choices()
     assert choices[0] == "mini (built in)" and {"split/", "split/diffuser.audio.safetensors"} <= set(choices)
     model, encoders, *others = run_node("CoDiLoadModel", checkpoint="split/")
     assert all(others) and encoders.text and encoders.image and encoders.audio
@@ -80,7 +80,7 @@ def test_a_folder_is_all_its_files(host, run_node, split, sample, empty, tiny):
 
 
 def test_a_folder_is_loaded_again_when_one_of_its_files_changes(host, split):
-    fingerprint = host.module("nodes.files").fingerprint
+    fingerprint = host.module("nodes.runtime.files").fingerprint
     before = fingerprint("split/")
     assert fingerprint("split/") == before
     os.utime(split / "autoencoders.text.safetensors", (0, 0))
@@ -90,7 +90,9 @@ def test_a_folder_is_loaded_again_when_one_of_its_files_changes(host, split):
 def test_files_of_two_models(host, run_node, split):
     backend = host.module("codi_backend")
     config = dataclasses.replace(tiny_config(backend), guidance=1.0)
-    backend.checkpoints.save_parts(split / "z.safetensors", config, {"diffuser.image": {"weight": torch.zeros(1)}})
+    backend.checkpoints.native.save_parts(
+        split / "z.safetensors", config, {"diffuser.image": {"weight": torch.zeros(1)}}
+    )
     try:
         with pytest.raises(ValueError, match=r"^checkpoint: z.safetensors belongs to another model"):
             run_node("CoDiLoadModel", checkpoint="split/")
@@ -107,7 +109,7 @@ def test_unknown_choice(run_node, choice, kind):
 def test_missing_parts_are_named_by_whoever_needs_them(host, run_node):
     name = "no_ears.safetensors"
     missing = ("prompt_encoders.audio", "autoencoders.text", "diffuser.audio")
-    save_tiny(host.models / name, host.module("codi_backend"), without=missing)
+    save_tiny(host.models / name, without=missing)
     model, encoders, vae, audio_vae, text_vae = run_node("CoDiLoadModel", checkpoint=name)
     assert networks(model) == {"image", "text"} and vae and audio_vae and text_vae is None
     audio = {"waveform": torch.zeros(1, 1, 16000), "sample_rate": 16000}
@@ -134,7 +136,7 @@ def generate(checkpoint: str, **switches) -> dict:
 
 def test_a_model_without_networks_stops_what_needs_it_with_a_sentence(host):
     networks = tuple(f"diffuser.{name}" for name in ("image", "audio", "text"))
-    save_tiny(host.models / "parts.safetensors", host.module("codi_backend"), without=networks)
+    save_tiny(host.models / "parts.safetensors", without=networks)
     host.forget()
     switches = {"image_and_video": False, "audio": False, "text": False}
     assert "model: all diffusion networks are switched off" in blocked(host, generate("tiny.safetensors", **switches))
@@ -163,7 +165,7 @@ def test_stored_precision_does_not_matter_to_a_cpu(host, run_node, tiny):
     backend = host.module("codi_backend")
     config = tiny_config(backend)
     path = host.models / "half.safetensors"
-    backend.checkpoints.save_parts(path, config, tiny_parts(backend, config), dtype=torch.float16)
+    backend.checkpoints.native.save_parts(path, config, tiny_parts(config), dtype=torch.float16)
     encoders = run_node("CoDiLoadModel", checkpoint=path.name)[1]
     for kind, content in {"text": ["a star"], "image": torch.rand(1, 3, 40, 40, generator=GENERATOR)}.items():
         with torch.inference_mode():

@@ -64,7 +64,7 @@ def is_chinese(text: str) -> bool:
 
 
 def test_categories_and_types_are_translated(host):
-    types = host.module("nodes.types")
+    types = host.module("nodes.runtime.types")
     own = {getattr(types, name).io_type for name in dir(types) if name.endswith("Type")}
     texts = {name: json.loads((LOCALES / name / "main.json").read_text(encoding="utf-8")) for name in ("en", "zh")}
     assert set(texts["en"]["dataTypes"]) == set(texts["zh"]["dataTypes"]) == own

@@ -82,7 +82,7 @@ def shares(host, monkeypatch, run_node, sample):
     from comfy.patcher_extension import WrappersMP
 
     # As on a GPU: what ComfyUI takes on a CPU holds all weights of an attention at once.
-    monkeypatch.setattr(host.module("nodes.model"), "optimized_attention", attention_pytorch)
+    monkeypatch.setattr(host.module("nodes.runtime.model"), "optimized_attention", attention_pytorch)
 
     def call(model, conditioning, streams, **sizes):
         given = {"width": 0, "height": 0, "frames": 0, "seconds": 0.0, "batch_size": 2} | sizes
@@ -150,7 +150,7 @@ def test_an_unknown_packed_latent_counts_as_the_dearest_kind(tiny):
 def test_nothing_stays_loaded(host, run_node, sample, empty, tiny):
     import comfy.model_management as mm
 
-    samples = {"samples": host.module("nodes.streams").join(sample(empty(**ALL), steps=1))}
+    samples = {"samples": host.module("nodes.runtime.latent_packing").join(sample(empty(**ALL), steps=1))}
     run_node("CoDiDecodeImage", samples=samples, vae=tiny[2])
     run_node("CoDiDecodeAudio", samples=samples, audio_vae=tiny[3])
     run_node("CoDiEncodeText", text=["two red stars"], text_vae=[tiny[4]])

@@ -71,7 +71,7 @@ def test_node_explains_itself(host, name):
 
 
 def test_checkpoints_come_from_the_pack_and_from_the_models_folder(host):
-    choices = host.module("nodes.files").model_choices()
+    choices = host.module("nodes.runtime.files").model_choices()
     assert choices[0] == "mini (built in)" and "tiny.safetensors" in choices
 
 
@@ -103,11 +103,11 @@ def test_audio_without_torchaudio_keeps_its_notes(host, run_node, without_torcha
         *_, audio_vae, _ = host.node("CoDiLoadModel").execute(checkpoint="mini (built in)").args
     scene = {"colour": "green", "shape": "circle", "count": 3, "tempo": "slow", "start": 0.3, "seed": 1}
     audio = run_node("CoDiExampleScene", **scene)[2]
-    resample = host.module("codi_backend.autoencoders").resample
+    resample = host.module("codi_backend.models.autoencoders").resample
     audio = {"waveform": resample(audio["waveform"], audio["sample_rate"], 44100), "sample_rate": 44100}
     (latent,) = run_node("CoDiEncodeAudio", audio=audio, audio_vae=audio_vae, seconds=0.0)
     (decoded,) = run_node("CoDiDecodeAudio", samples=latent, audio_vae=audio_vae)
-    judge = host.module("codi_backend.evaluation.judges.sounds").judge_sound
+    judge = host.module("codi_backend.evaluation.judges.audio").judge_audio
     found = judge(decoded["waveform"][0], decoded["sample_rate"])
     assert (found.colour, found.count, found.tempo) == ("green", 3, "slow")
 

@@ -19,8 +19,8 @@ def test_empty_prompt_is_the_unconditional_one(run_node, tiny):
 def test_image_vae_gives_the_backends_pixels(host, run_node, tiny):
     backend = host.module("codi_backend")
     config = tiny_config(backend)
-    own = backend.autoencoders.ImageAutoencoder(config.image_autoencoder).eval()
-    own.load_state_dict(tiny_parts(backend, config)["autoencoders.image"])
+    own = backend.models.autoencoders.ImageAutoencoder(config.image_autoencoder).eval()
+    own.load_state_dict(tiny_parts(config)["autoencoders.image"])
     latents = random(2, 4, 8, 8)
     with torch.inference_mode():
         pixels = own.decode(latents)
@@ -44,7 +44,7 @@ def test_image_vae_is_a_vae_before_and_after_its_first_use(run_node):
 
 
 def test_audio_is_mono_at_the_models_rate(run_node, tiny, empty, sample, host):
-    streams = host.module("nodes.streams")
+    streams = host.module("nodes.runtime.latent_packing")
     (audio,) = run_node("CoDiDecodeAudio", samples={"samples": streams.join(sample(empty()))}, audio_vae=tiny[3])
     assert audio["sample_rate"] == 16000 and audio["waveform"].shape == (1, 1, 40960)
     assert audio["waveform"].isfinite().all() and audio["waveform"].abs().max() <= 1
@@ -53,7 +53,7 @@ def test_audio_is_mono_at_the_models_rate(run_node, tiny, empty, sample, host):
 @pytest.mark.parametrize("rate", [16000, 44100, 44099])
 def test_audio_vae_encodes_stereo_of_any_rate(host, tiny, rate):
     waveform = 0.2 * random(2, 2, rate)
-    codi = host.module("codi_backend.model").CoDi.load(host.models / "tiny.safetensors", only=["autoencoders.audio"])
+    codi = host.module("codi_backend.pipeline").CoDi.load(host.models / "tiny.safetensors", only=["autoencoders.audio"])
     with torch.inference_mode():
         latents = tiny[3].encode(waveform, rate)
         assert latents.shape == (2, 8, 13, 8)  # steps of 0.08 s

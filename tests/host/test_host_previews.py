@@ -97,14 +97,14 @@ def scene(run_node, colour="red", shape="square", count=4):
 @pytest.fixture
 def drawn(host, mini):
     """Draws latents of the built-in model as a sampler's last step would: ``[H, W, 3]`` in 0..255."""
-    previews = host.module("nodes.previews")
+    previews = host.module("nodes.runtime.previews")
     config = mini[0].model.codi_config
-    scale = host.module("nodes.streams").scale_factor
+    scale = host.module("codi_backend.modalities").scale_factor
 
     def draw(streams):
         with torch.inference_mode():
             pictures = []
-            scaled = [z * scale(name, config) for name, z in streams.items()]
+            scaled = [z * scale(config, name) for name, z in streams.items()]
             packed = torch.cat([z.reshape(1, 1, -1) for z in scaled], -1) if len(scaled) > 1 else scaled[0]
             callback = mini[0].model.previews.around_callback(
                 lambda step, x0, x, total: pictures.append(mini[0].model.previews.draw(scaled[0])),
@@ -144,7 +144,7 @@ def test_a_video_shows_four_of_its_frames(run_node, mini, drawn, previews):
 @pytest.fixture
 def fresh(host, mini, audio_library):
     """Autoencoders whose linear maps are fitted anew."""
-    module = host.module("nodes.previews")
+    module = host.module("nodes.runtime.previews")
     before = mini[0].get_attachment(module.KEY)
     module.Autoencoders(*mini[2:5]).attach(mini[0])
     yield
@@ -174,15 +174,15 @@ def test_a_text_is_written(host, run_node, mini, drawn, previews):
     *_, text = scene(run_node)
     (latent,) = run_node("CoDiEncodeText", text=[text], text_vae=[mini[4]])
     shown = drawn({"text": latent["samples"]})
-    page = host.module("nodes.previews")._written(text, SIDE).movedim(0, -1) * 255
+    page = host.module("nodes.runtime.previews")._written(text, SIDE).movedim(0, -1) * 255
     assert shown.shape == page.shape and (shown - page).abs().max() < 1
     assert (page.mean(-1) < 100).sum() > 50
 
 
 def test_a_large_image_autoencoder_is_not_run(host, monkeypatch, run_node, mini, drawn, previews):
     """A fitted map stands in for it; the built-in model's colours are too intricate for one, its shapes are not."""
-    module = host.module("nodes.previews")
-    monkeypatch.setattr(module, "SMALL", 0)
+    module = host.module("nodes.runtime.previews")
+    monkeypatch.setattr(module, "MAX_DECODER_BYTES", 0)
     fresh = module.Autoencoders(*mini[2:5])
     before = mini[0].get_attachment(module.KEY)
     fresh.attach(mini[0])
@@ -199,14 +199,14 @@ def test_a_large_image_autoencoder_is_not_run(host, monkeypatch, run_node, mini,
 
 def test_without_autoencoders_there_still_is_something(host, run_node, sample, empty, previews):
     model = run_node("CoDiLoadModel", checkpoint="tiny.safetensors")[0]
-    model.remove_attachments(host.module("nodes.previews").KEY)
+    model.remove_attachments(host.module("nodes.runtime.previews").KEY)
     sample(empty(video=True, text=True), model, steps=2)
     assert [(picture.width, picture.height) for picture in previews] == [(512, 352)] * 2
     assert colours(previews[-1]).float().std() > 1
 
 
 def test_texts_are_decoded_when_time_allows(host, monkeypatch):
-    previews = host.module("nodes.previews")
+    previews = host.module("nodes.runtime.previews")
     now = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
 

@@ -15,7 +15,7 @@ def noise(*shape, seed=0):
 @pytest.fixture(scope="module")
 def whole(host, tiny):
     """The tiny model as the backend loads it."""
-    return host.module("codi_backend.model").CoDi.load(host.models / "tiny.safetensors")
+    return host.module("codi_backend.pipeline").CoDi.load(host.models / "tiny.safetensors")
 
 
 @pytest.fixture
@@ -63,9 +63,9 @@ def test_videos_and_images_that_are_their_frames(prompt, whole, native):
 
 def test_of_a_long_video_some_frames_are_looked_at(prompt):
     frames = torch.ones(97, 8, 8, 3) * torch.linspace(0, 1, 97)[:, None, None, None]
-    looked_at = [(i + 1) * 97 // 32 - 1 for i in range(32)]
+    prepared_pixels = [(i + 1) * 97 // 32 - 1 for i in range(32)]
     thinned = prompt("Video", video=frames)
-    assert all(torch.equal(a, b) for a, b in zip(thinned, prompt("Video", video=frames[looked_at]), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(thinned, prompt("Video", video=frames[prepared_pixels]), strict=True))
 
 
 @pytest.mark.audio
@@ -164,7 +164,7 @@ def test_one_prompt_goes_with_a_batch(mix, run_node, tiny, conditionings):
         ([0, 0, 0], "^weights: all are 0"),
         ([1, -1, 1], "^weights: -1 is out of range"),
         ([1, float("nan"), 1], "^weights: nan is out of range"),
-        ([1, 1, 1, 0.5], "^weights: one is for prompt_4, which is not there"),
+        ([1, 1, 1, 0.5], "^weights: one is for prompt_4, which is not connected"),
     ],
 )
 def test_weights_that_cannot_be_used(mix, conditionings, weights, message):

@@ -135,7 +135,7 @@ def test_mixtures(host, first, second, weights, method):
     speaker=st.sampled_from(STREAMS),
 )
 def test_alignment(host, tiny, mode, strength, scale, listener, speaker):
-    key = host.module("nodes.listening").KEY
+    key = host.module("nodes.runtime.alignment_options").KEY
     inputs = {"mode": mode, "strength": strength, "alignment_scale": scale}
     (model,) = ends_well(host, "CoDiAlignment", model=tiny[0], **inputs)
     inputs = {"listener": listener, "speaker": speaker, "strength": strength}
@@ -147,7 +147,7 @@ def test_alignment(host, tiny, mode, strength, scale, listener, speaker):
 
 @given(latent=latents(), held=st.fixed_dictionaries(dict.fromkeys(STREAMS, st.booleans())))
 def test_held_streams(host, tiny, latent, held):
-    streams = host.module("nodes.streams")
+    streams = host.module("nodes.runtime.latent_packing")
     if (out := ends_well(host, "CoDiHoldStreams", model=tiny[0], samples=latent, **held)) is None:
         return
     kept = streams.split(out[0]["samples"])
@@ -162,7 +162,7 @@ def test_held_streams(host, tiny, latent, held):
 
 @given(parts=st.lists(latents(most=2), min_size=1, max_size=3))
 def test_joined_and_split(host, tiny, parts):
-    streams = host.module("nodes.streams")
+    streams = host.module("nodes.runtime.latent_packing")
     given_streams = [z for part in parts for z in streams.split(part["samples"])]
     joint = ends_well(host, "CoDiJoinLatents", latents={f"latent_{i}": part for i, part in enumerate(parts, 1)})
     if joint is None:
@@ -177,7 +177,7 @@ def test_joined_and_split(host, tiny, parts):
 
 @given(latent=latents())
 def test_the_best(host, tiny, latent):
-    streams = host.module("nodes.streams")
+    streams = host.module("nodes.runtime.latent_packing")
     if (out := ends_well(host, "CoDiPickBest", model=tiny[0], samples=latent)) is None:
         return
     for one, all_ in zip(streams.split(out[0]["samples"]), streams.split(latent["samples"]), strict=True):
@@ -214,7 +214,7 @@ def test_embeddings_as_files(host, prefix, conditioning):
     batch_size=st.integers(1, 4),
 )
 def test_empty_latents(host, tiny, chosen, **sizes):
-    streams = host.module("nodes.streams")
+    streams = host.module("nodes.runtime.latent_packing")
     if (out := ends_well(host, "CoDiEmptyLatent", model=tiny[0], **chosen, **sizes)) is None:
         return
     found = streams.split(out[0]["samples"])

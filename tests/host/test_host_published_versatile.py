@@ -3,31 +3,32 @@
 import shutil
 
 import pytest
-import small_versatile
+import tiny
 import torch
+import versatile_files
 
-from codi_backend import published_versatile
+from codi_backend.checkpoints import versatile as published_versatile
 
 IMAGE = torch.zeros(1, 4, 8, 8)
 
 
 @pytest.fixture(scope="module")
 def model():
-    return small_versatile.build_versatile()
+    return tiny.build(tiny.VERSATILE)
 
 
 @pytest.fixture
 def save(host, monkeypatch, model):
     """Write files as the published ones are, but small, into a folder; returns what the loader calls it."""
-    module = host.module("codi_backend.published_versatile")
-    small = host.module("codi_backend.config").CoDiConfig.from_json(small_versatile.CONFIG.to_json())
+    module = host.module("codi_backend.checkpoints.versatile")
+    small = host.module("codi_backend.config").CoDiConfig.from_json(tiny.VERSATILE.to_json())
     monkeypatch.setattr(module, "CONFIG", small)
     monkeypatch.setattr(module.configure, "__defaults__", (small,))
     folder = host.models / "versatile"
 
     def call(layout="new"):
-        states = dict(zip(("new", "old"), small_versatile.states(model)))
-        small_versatile.save_files(folder, states[layout], bare=layout == "new")
+        states = dict(zip(("new", "old"), versatile_files.states(model)))
+        versatile_files.save_files(folder, states[layout], bare=layout == "new")
         return "versatile/"
 
     yield call
@@ -59,7 +60,7 @@ def test_networks_alone_know_the_scale_of_their_latents(run_node, save):
     folder = save()
     loaded, _, vae, *_ = run_node("CoDiLoadModel", checkpoint=f"{folder}{published_versatile.FOUR_FLOW}")
     assert vae is None
-    scale = small_versatile.CONFIG.image_autoencoder.scale_factor
+    scale = tiny.VERSATILE.image_autoencoder.scale_factor
     with torch.inference_mode():
         torch.testing.assert_close(loaded.model.process_latent_in(IMAGE + 1), IMAGE + scale)
         text = torch.ones(1, 16, 1, 1)
@@ -78,10 +79,10 @@ def test_autoencoders_alone_are_no_model(host, run_node, save):
 def test_networks_without_what_they_share(host, run_node):
     """As when a converted model's files are chosen one by one."""
     from comfy_execution.graph import ExecutionBlocker
-    from host.tiny_checkpoint import save_tiny, tiny_versatile_config
+    from host.tiny_checkpoint import save_tiny
+    from tiny import hosted_versatile
 
-    backend = host.module("codi_backend")
-    save_tiny(host.models / "alone.safetensors", backend, ("contexts.image", "diffuser.time"), tiny_versatile_config)
+    save_tiny(host.models / "alone.safetensors", ("contexts.image", "diffuser.time"), hosted_versatile())
     blocked, encoders, *_ = run_node("CoDiLoadModel", checkpoint="alone.safetensors")
     assert isinstance(blocked, ExecutionBlocker) and encoders.text is not None
     assert "alone.safetensors lacks contexts.image, diffuser.time; put all files" in blocked.message

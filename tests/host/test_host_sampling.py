@@ -56,7 +56,7 @@ def test_alignment_scale_is_the_models_unless_set(run_node, sample, empty, tiny,
         assert equal(ours["samples"].unbind(), result)
         return result
 
-    own = tiny[0].model.codi_config.alignment_scale
+    own = tiny[0].model.codi_config.modality_guidance
     assert own == 1.5 and equal(scaled(0.0), scaled(own))
     assert all(not torch.allclose(a, b, atol=1e-3) for a, b in zip(scaled(1.0), scaled(own), strict=True))
 
@@ -72,8 +72,8 @@ def test_all_four_streams_hear_each_other(run_node, sample, empty, tiny):
         (1, 8, 32, 8),
         (1, 24, 1, 1),
     ]
-    (deaf,) = run_node("CoDiAlignment", model=tiny[0], mode="none", strength=1.0)
-    for one, other in zip(joint, sample(empty(**ALL), deaf, steps=2), strict=True):
+    (unaligned,) = run_node("CoDiAlignment", model=tiny[0], mode="none", strength=1.0)
+    for one, other in zip(joint, sample(empty(**ALL), unaligned, steps=2), strict=True):
         assert one.isfinite().all() and not torch.allclose(one, other, atol=1e-3)
 
 
@@ -84,13 +84,13 @@ def paired(run_node, model, *pairs):
 
 
 def test_a_pair_sets_one_direction(run_node, sample, empty, tiny):
-    deaf = run_node("CoDiAlignment", model=tiny[0], mode="none", strength=1.0)[0]
+    unaligned = run_node("CoDiAlignment", model=tiny[0], mode="none", strength=1.0)[0]
     image, sound = sample(empty(), paired(run_node, tiny[0], ("image", "audio", 0.0)))
-    alone, _ = sample(empty(), deaf)
+    alone, _ = sample(empty(), unaligned)
     assert torch.equal(image, alone)  # It hears nothing, and how the sound fares is nothing to it.
     _, heard = sample(empty())
     assert not torch.allclose(sound, heard)  # The sound hears another image than it would.
-    assert not torch.allclose(sound, sample(empty(), deaf)[1])
+    assert not torch.allclose(sound, sample(empty(), unaligned)[1])
 
 
 def test_pairs_are_a_matrix_over_the_strength(run_node, sample, empty, tiny):
@@ -117,10 +117,10 @@ def test_a_flat_curve_scales_the_strength(run_node, sample, empty, tiny):
     half = run_node("CoDiAlignment", model=tiny[0], mode="paper", strength=0.5)[0]
     assert equal(sample(empty(), curved(run_node, tiny[0], (0, 1), (1, 1))), sample(empty()))
     assert equal(sample(empty(), curved(run_node, tiny[0], (0, 0.5), (1, 0.5))), sample(empty(), half))
-    deaf = run_node("CoDiAlignment", model=tiny[0], mode="none", strength=1.0)[0]
-    assert equal(sample(empty(), curved(run_node, tiny[0], (0, 0), (1, 0))), sample(empty(), deaf))
+    unaligned = run_node("CoDiAlignment", model=tiny[0], mode="none", strength=1.0)[0]
+    assert equal(sample(empty(), curved(run_node, tiny[0], (0, 0), (1, 0))), sample(empty(), unaligned))
     pair = paired(run_node, tiny[0], ("image", "audio", 0.0))
-    assert equal(sample(empty(), curved(run_node, pair, (0, 0), (1, 0))), sample(empty(), deaf))
+    assert equal(sample(empty(), curved(run_node, pair, (0, 0), (1, 0))), sample(empty(), unaligned))
 
 
 @pytest.mark.parametrize("sampler", ["euler", "heun"])
@@ -131,7 +131,9 @@ def test_a_curve_goes_by_the_noise_level(run_node, host, sample, empty, tiny, sa
     seen = []
 
     def watch(executor, x, timesteps, *arguments, **named):
-        seen.append((float(timesteps[0]), curve.interp(host.module("nodes.listening").progress(timesteps))))
+        seen.append(
+            (float(timesteps[0]), curve.interp(host.module("nodes.runtime.alignment_options").progress(timesteps)))
+        )
         return executor(x, timesteps, *arguments, **named)
 
     model = curved(run_node, tiny[0], (0, 0), (1, 1))
@@ -151,7 +153,7 @@ def test_a_held_stream_stays_and_the_other_hears_it(host, run_node, sample, empt
     image, audio = empty()["samples"].unbind()
 
     def held(picture, model=tiny[0]):
-        latent = {"samples": host.module("nodes.streams").join([picture, audio])}
+        latent = {"samples": host.module("nodes.runtime.latent_packing").join([picture, audio])}
         off = {"video": False, "audio": False, "text": False}
         (latent,) = run_node("CoDiHoldStreams", model=tiny[0], samples=latent, image=True, **off)
         return sample(latent, model, steps=8)
@@ -165,7 +167,7 @@ def test_a_held_stream_stays_and_the_other_hears_it(host, run_node, sample, empt
 
 
 def test_of_a_held_stream_nothing_is_predicted_and_it_speaks_without_noise(host, run_node, sample, empty, tiny):
-    streams = host.module("nodes.streams")
+    streams = host.module("nodes.runtime.latent_packing")
     image, audio = empty()["samples"].unbind()
     picture = torch.randn(image.shape, generator=torch.Generator().manual_seed(5))
     network = tiny[0].model.diffusion_model.diffuser.networks["image"]
@@ -206,7 +208,7 @@ def test_our_sampler_is_alignment_and_ksampler(host, run_node, sample, empty, ti
     half = run_node("CoDiAlignment", model=tiny[0], mode="released", strength=0.5)[0]
     for denoise in (1.0, 0.6):
         start = sample(empty(), steps=1)
-        latent = {"samples": host.module("nodes.streams").join(start)}
+        latent = {"samples": host.module("nodes.runtime.latent_packing").join(start)}
         (ours,) = run_node(
             "CoDiSampler",
             model=tiny[0],
@@ -227,8 +229,8 @@ def test_our_sampler_is_alignment_and_ksampler(host, run_node, sample, empty, ti
 def test_default_schedule_is_that_of_the_command_line(host, tiny):
     import comfy.samplers
 
-    sampling = host.module("nodes.sampling")
-    scheduler = host.module("codi_backend.sampling").make_scheduler(sampling.DEFAULT_SAMPLER, 20)
+    sampling = host.module("nodes.samplers.samplers")
+    scheduler = host.module("codi_backend.sampling.samplers").make_scheduler(sampling.DEFAULT_SAMPLER, 20)
     sigmas = comfy.samplers.calculate_sigmas(tiny[0].model.model_sampling, sampling.DEFAULT_SCHEDULER, 20)
     torch.testing.assert_close(sigmas, scheduler.sigmas, atol=2e-3, rtol=2e-3)  # whose timesteps are whole
 
@@ -255,7 +257,9 @@ def test_samplers_of_one_modality_keep_the_models_company(
 ):
     """As `codi generate` does: a sound as long as the video, which is dropped."""
     config = tiny[0].model.codi_config
-    monkeypatch.setattr(tiny[0].model, "codi_config", dataclasses.replace(config, companions={"video": ("audio",)}))
+    monkeypatch.setattr(
+        tiny[0].model, "codi_config", dataclasses.replace(config, auxiliary_streams={"video": ("audio",)})
+    )
     (model,) = run_node("CoDiAlignment", model=tiny[0], mode=mode, strength=1.0)
     size = {"width": 0, "height": 0, "frames": 12}
     (latent,) = run_node("CoDiSampleVideo", model=model, batch_size=1, **size, **settings(prompts))
@@ -301,8 +305,8 @@ def test_sampler_agrees_with_ddim_written_out(host, sample, empty, prompts, samp
     """DDIM in terms of the cumulative signal level, on the backend's own diffuser and torch's own layers."""
     backend, steps, guidance = host.module("codi_backend"), 10, 3.0
     config = tiny_config(backend)
-    parts = tiny_parts(backend, config)
-    diffuser = backend.diffuser.Diffuser(config.diffuser)
+    parts = tiny_parts(config)
+    diffuser = backend.models.diffuser.Diffuser(config.diffuser)
     for name, network in diffuser.networks.items():
         network.load_state_dict(parts[f"diffuser.{name}"])
     betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
@@ -321,12 +325,12 @@ def test_sampler_agrees_with_ddim_written_out(host, sample, empty, prompts, samp
         for i, t in enumerate(timesteps):
             level = levels[t].item()
             following = levels[timesteps[i + 1]].item() if i + 1 < len(timesteps) else 1.0
-            deaf = diffuser(x, torch.tensor([t]), positive, alignment="none")
+            unaligned = diffuser(x, torch.tensor([t]), positive, alignment="none")
             hearing = diffuser(x, torch.tensor([t]), positive)
             unconditional = diffuser(x, torch.tensor([t]), negative, alignment="none")
             for name in x:
-                scale = config.alignment_scale if t >= 500 else 1.0
-                conditional = deaf[name] + scale * (hearing[name] - deaf[name])
+                scale = config.modality_guidance if t >= 500 else 1.0
+                conditional = unaligned[name] + scale * (hearing[name] - unaligned[name])
                 noise = unconditional[name] + guidance * (conditional - unconditional[name])
                 clean = (x[name] - (1 - level) ** 0.5 * noise) / level**0.5
                 x[name] = following**0.5 * clean + (1 - following) ** 0.5 * noise

@@ -2,7 +2,7 @@
 
 import torch
 
-from codi_backend.evaluation.judges import judge_image, judge_sound, judge_text, judge_video
+from codi_backend.evaluation.judges import judge_audio, judge_image, judge_text, judge_video
 
 SCENE = {"colour": "blue", "shape": "heart", "count": 3, "tempo": "fast", "start": 0.25, "seed": 7}
 
@@ -14,7 +14,7 @@ def test_all_four_show_the_same_scene(run_node):
     assert audio["sample_rate"] == 16000 and audio["waveform"].shape == (1, 1, 40960)
     assert float(clip.frame_rate) == 6.25 and torch.equal(clip.audio["waveform"], audio["waveform"])
     picture = judge_image(image[0].movedim(-1, 0))
-    seen, heard, said = judge_video(clip.images.movedim(-1, 0)), judge_sound(audio["waveform"][0, 0]), judge_text(text)
+    seen, heard, said = judge_video(clip.images.movedim(-1, 0)), judge_audio(audio["waveform"][0, 0]), judge_text(text)
     for judged in (picture, seen, heard, said):
         assert (judged.colour, judged.shape, judged.count) == ("blue", "heart", 3)
     assert seen.tempo == heard.tempo == said.tempo == "fast"

@@ -9,7 +9,7 @@ import torch
 @pytest.fixture
 def results(host, empty):
     """Three results of a picture and a sound, which differ."""
-    streams = host.module("nodes.streams")
+    streams = host.module("nodes.runtime.latent_packing")
     latent = empty(image=True, audio=True, video=False, text=False, batch_size=3)
     generator = torch.Generator().manual_seed(0)
     made = [torch.randn(z.shape, generator=generator) for z in latent["samples"].unbind()]
@@ -17,24 +17,24 @@ def results(host, empty):
 
 
 def test_the_backends_pick(host, run_node, tiny, results):
-    """That of `best_result` on the scaled latents, in place of which every result is tried."""
+    """That of `select` on the scaled latents, in place of which every result is tried."""
     model = tiny[0]
     diffuser, config = model.model.diffusion_model.diffuser, model.model.codi_config
-    scale = host.module("nodes.streams").scale_factor
+    scale = host.module("codi_backend.modalities").scale_factor
     with torch.inference_mode():
         (picked,) = run_node("CoDiPickBest", model=model, samples=results)
         names = ("image", "audio")
         like = next(diffuser.parameters())
-        scaled = {n: z.to(like) * scale(n, config) for n, z in zip(names, results["samples"].unbind(), strict=True)}
-        best = host.module("codi_backend.selection").best_result(diffuser, scaled)
+        scaled = {n: z.to(like) * scale(config, n) for n, z in zip(names, results["samples"].unbind(), strict=True)}
+        best = host.module("codi_backend.sampling.best_of_n").select(diffuser, scaled)
     for stream, rows in zip(picked["samples"].unbind(), results["samples"].unbind(), strict=True):
         assert torch.equal(stream, rows[best : best + 1])
 
 
 @pytest.mark.parametrize("best", [0, 2])
 def test_all_that_belongs_to_the_result_goes_along(host, run_node, tiny, results, monkeypatch, best):
-    monkeypatch.setattr(host.module("nodes.selection"), "best_result", lambda *_: best)
-    streams = host.module("nodes.streams")
+    monkeypatch.setattr(host.module("nodes.latents.pick_best"), "select", lambda *_: best)
+    streams = host.module("nodes.runtime.latent_packing")
     image, audio = results["samples"].unbind()
     masks = [torch.arange(3.0).reshape(3, 1, 1, 1).expand(3, 1, 8, 8), torch.ones(1, 1, 32, 8)]
     held = results | {"noise_mask": streams.join(masks), "batch_index": [5, 6, 7]}
@@ -52,7 +52,7 @@ def test_one_result_is_the_best(run_node, tiny, empty):
 
 
 def test_what_cannot_be_compared(host, run_node, tiny, empty, results, monkeypatch):
-    join = host.module("nodes.streams").join
+    join = host.module("nodes.runtime.latent_packing").join
     image, audio = results["samples"].unbind()
     for samples, message in (
         (empty(image=True, audio=False, video=False, text=False), "only one stream; switch another on"),
@@ -64,7 +64,7 @@ def test_what_cannot_be_compared(host, run_node, tiny, empty, results, monkeypat
             run_node("CoDiPickBest", model=tiny[0], samples=samples)
     config = tiny[0].model.codi_config
     networks = {n: dataclasses.replace(c, connector=(False, False)) for n, c in config.diffuser.networks.items()}
-    deaf = dataclasses.replace(config, diffuser=dataclasses.replace(config.diffuser, networks=networks))
-    monkeypatch.setattr(tiny[0].model, "codi_config", deaf)
+    unaligned = dataclasses.replace(config, diffuser=dataclasses.replace(config.diffuser, networks=networks))
+    monkeypatch.setattr(tiny[0].model, "codi_config", unaligned)
     with pytest.raises(ValueError, match="^model: 'tiny' has no latent alignment for image, audio.*later edition"):
         run_node("CoDiPickBest", model=tiny[0], samples=results)

@@ -84,6 +84,6 @@ def test_bad_input(report, given, message):
 
 
 def test_checkpoint_without_the_encoder(report, host):
-    encoders = host.module("nodes.managed_prompts").PromptEncoders()
+    encoders = host.module("nodes.runtime.encoder_patchers").PromptEncoders()
     with pytest.raises(ValueError, match="^prompt_encoders: the loaded checkpoint has no audio prompt encoder"):
         report(encoders, audio=[{"waveform": torch.zeros(1, 1, 16000), "sample_rate": 16000}], text=["a"])

@@ -78,7 +78,7 @@ def tensors(output):
 @pytest.mark.parametrize("encoder", ["clip", "siglip"])
 @pytest.mark.parametrize("level", [0.0, 0.8])
 def test_focus_changes_local_tokens_and_nothing_else(host, encode, focus, encoder, level):
-    edit = host.module("codi_backend.versatile.focus").focus
+    edit = host.module("codi_backend.conditioning.focus").focus
     given = encode(pictures(2), encoder)
     before = copy.deepcopy(tensors(given))
     changed = tensors(focus(given, level))
@@ -280,22 +280,18 @@ def test_bad_input_of_blending(host, encode, focus, blend):
     for outputs, settings, sentence in (
         ((), {}, "^clip_vision_outputs: there is nothing to blend; connect at least one"),
         ((good, good), {"method": "sum"}, "^method: there is no 'sum'; choose from concatenate, average"),
-        ((good, None), {"masks": (None, mask)}, "^masks: one is for image_2, which is not there; connect it"),
-        ((good, good), {"weights": (1, 1, 1)}, "^weights: one is for image_3, which is not there"),
+        ((good, None), {"masks": (None, mask)}, "^masks: one is for image_2, which is not connected; connect it"),
+        ((good, good), {"weights": (1, 1, 1)}, "^weights: one is for image_3, which is not connected"),
         ((good, good), {"weights": (0, 0)}, "^weights: all are 0"),
         ((good, good), {"weights": (-1, 1)}, "^weights: -1 is out of range"),
         ((good, other), {}, "^image_2: this is from another model than image_1; encode all"),
-        ((small, large), {"method": "average"}, "^method: average needs images of equally many tokens; choose concat"),
+        ((small, large), {"method": "average"}, "^method: average needs images with the same number of tokens; choose"),
         ((pair, three), {}, r"^clip_vision_outputs: batches of images and masks differ \(2, 3\); make them equal"),
         ((pair, good), {"masks": (torch.ones(3, 8, 8),)}, "^clip_vision_outputs: batches"),
-        ((good, good), {"masks": (0 * mask, 0 * mask)}, "^masks: nothing of any image is left; give at least one"),
+        ((good, good), {"masks": (0 * mask, 0 * mask)}, "^masks: the masks and weights remove all images; give one"),
         ((good, good), {"masks": (mask / 0 * 0,)}, "^mask_1: this holds values that are not finite"),
-        (
-            (good, good),
-            {"masks": (None, mask[None, None])},
-            r"^mask_2: this is of shape \[1, 1, 1, 8, 8\]; connect",
-        ),
-        ((blend(good, good), good), {}, "^image_1: 74 tokens are not those of one image; connect the output"),
+        ((good, good), {"masks": (None, mask[None, None])}, r"^mask_2: this is of shape \[1, 1, 1, 8, 8\]; connect"),
+        ((blend(good, good), good), {}, "^image_1: 74 tokens do not form one image; connect the output"),
         ((comfy.clip_vision.Output(), good), {}, "^image_1: there are no tokens in this"),
     ):
         with pytest.raises(ValueError, match=sentence):

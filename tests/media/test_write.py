@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from codi_backend.autoencoders import LogMel
 from codi_backend.config import MelConfig
-from codi_backend.media.write import save_video, save_wav, spectrogram_picture, to_picture
+from codi_backend.media.write import save_video, save_wav, spectrogram_image, to_pil
+from codi_backend.models.autoencoders import LogMel
 
 
 def read(path):
@@ -43,7 +43,7 @@ def test_picture():
     pixels[0] = 1
     pixels[1, 1, 5] = 0.5
     pixels[2, 2, 3] = 7
-    picture = to_picture(pixels)
+    picture = to_pil(pixels)
     assert (picture.size, picture.mode) == ((6, 4), "RGB")
     assert [picture.getpixel(at) for at in ((0, 0), (5, 1), (3, 2))] == [(255, 0, 0), (255, 128, 0), (255, 0, 255)]
 
@@ -51,15 +51,15 @@ def test_picture():
 def test_spectrogram():
     mel = LogMel(MelConfig())
     sound = torch.cat([torch.zeros(1, 8000), tone(300, 8000)], 1)
-    low = np.asarray(spectrogram_picture(mel, sound), int).sum(2)
-    high = np.asarray(spectrogram_picture(mel, tone(3000)), int).sum(2)
+    low = np.asarray(spectrogram_image(mel, sound), int).sum(2)
+    high = np.asarray(spectrogram_image(mel, tone(3000)), int).sum(2)
     assert low.shape == (64, 100)
     assert low[:, 60:].max() > low[:, :40].max() + 200
     assert high[:, 50].argmax() < 32 < low[:, 80].argmax()
 
 
 def test_silence_is_dark():
-    assert np.asarray(spectrogram_picture(LogMel(MelConfig()), torch.zeros(1, 1600))).max() < 40
+    assert np.asarray(spectrogram_image(LogMel(MelConfig()), torch.zeros(1, 1600))).max() < 40
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
 """Random latents and embeddings of a few scenes, and a model with all four modalities."""
 
 import pytest
+import tiny
 import torch
-import whole
 
 from codi_backend.training.latents import SceneLatents
 
@@ -19,4 +19,4 @@ def data():
 
 @pytest.fixture
 def codi():
-    return whole.build_whole()
+    return tiny.build(tiny.FOUR)

@@ -8,18 +8,17 @@ import own_data
 import pytest
 import tiny
 import torch
-import whole
 from detweights import fill_
 from safetensors.torch import save_file
 
-from codi_backend import published
-from codi_backend.checkpoints import read_parts
-from codi_backend.cli import main
+from codi_backend.checkpoints import codi as published
+from codi_backend.checkpoints.convert import convert
+from codi_backend.checkpoints.native import read_parts
+from codi_backend.cli.main import main
 from codi_backend.config import CoDiConfig
-from codi_backend.conversion import convert
 from codi_backend.data.pairs import Pairs
 from codi_backend.media.write import save_video
-from codi_backend.model import CoDi
+from codi_backend.pipeline import CoDi
 from codi_backend.training import finetune as module
 from codi_backend.training.finetune import STAGES, finetune
 from codi_backend.training.loop import Options
@@ -47,7 +46,7 @@ def checkpoint(codi, tmp_path_factory):
 @pytest.fixture(scope="module")
 def four(tmp_path_factory):
     """A model with all four modalities, and its file."""
-    codi = whole.build_whole()
+    codi = tiny.build(tiny.FOUR)
     return codi, tiny.save(tmp_path_factory.mktemp("four") / "whole.safetensors", codi)
 
 
@@ -178,7 +177,7 @@ def test_batches(encoded):
     assert torch.equal(again["image"], batch["image"]) and again["captions"] == batch["captions"]
     share = sum(caption == "" for caption in data.batch(0, 600, 0, (), empty=0.1)["captions"]) / 600
     assert share == pytest.approx(0.1, abs=0.04)
-    with pytest.raises(ValueError, match="with their captions only, not with audio"):
+    with pytest.raises(ValueError, match="are their captions, not audio"):
         data.batch(0, 1, 0, (), ("audio",))
 
 
@@ -188,7 +187,7 @@ def test_batches(encoded):
         ("prompts", (), "no stage 'prompts' on your own data; choose from alignment, diffuser_image"),
         ("alignment", (), "name both, as in --streams image audio"),
         ("alignment", ("image", "image"), "name both"),
-        ("alignment", ("image", "text"), "no stream: choose from image, video, audio"),
+        ("alignment", ("image", "text"), "not a stream: choose from image, video, audio"),
         ("diffuser_image", ("image", "audio"), "--streams belongs to alignment"),
     ],
 )

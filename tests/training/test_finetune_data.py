@@ -9,8 +9,8 @@ import tiny
 import torch
 from safetensors import safe_open
 
-from codi_backend.checkpoints import read_parts
-from codi_backend.cli import main
+from codi_backend.checkpoints.native import read_parts
+from codi_backend.cli.main import main
 from codi_backend.data.broken import Broken
 from codi_backend.data.pairs import Pairs
 from codi_backend.media.write import save_wav
@@ -98,7 +98,7 @@ def test_other_data_are_refused(checkpoint, data, tmp_path, stage):
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     own_data.sound(data / "item1.wav", 900)
     with pytest.raises(
-        ValueError, match=f"{RUN[stage]}/state.pt is of a run with other --data: give what that run had, or"
+        ValueError, match=f"{RUN[stage]}/state.pt belongs to a run with other --data: give the same as then, or"
     ):
         begin(stage, data, out, checkpoint)
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
@@ -117,10 +117,10 @@ def test_another_checkpoint_is_refused(checkpoint, codi, data, tmp_path):
     with torch.no_grad():
         next(other.diffuser.networks["audio"].parameters()).add_(0.1)
     file = tiny.save(tmp_path / "other.safetensors", other)
-    with pytest.raises(ValueError, match="is of a run with another --init: give"):
+    with pytest.raises(ValueError, match="belongs to a run with another --init: give"):
         begin("diffuser_audio", data, tmp_path / "out", file)
     own_data.sound(data / "item1.wav", 900)
-    with pytest.raises(ValueError, match="is of a run with other --data and another --init: give"):
+    with pytest.raises(ValueError, match="belongs to a run with other --data and another --init: give"):
         begin("diffuser_audio", data, tmp_path / "out", file)
     same = tiny.save(tmp_path / "same.safetensors", codi)
     own_data.sound(data / "item1.wav", 300)
@@ -160,7 +160,7 @@ def test_a_run_of_an_older_edition_goes_on_with_a_word(checkpoint, data, tmp_pat
     torch.save(state, path)
     lines = []
     finetune("autoencoder_audio", data, tmp_path, checkpoint, (), OPTIONS, lines.append)
-    assert any("is the run of an older edition, which did not note data and checkpoint" in line for line in lines)
+    assert any("is the run of an older edition, which did not record data and checkpoint" in line for line in lines)
 
 
 @pytest.mark.parametrize("content", [b"", b"no state", None])
@@ -174,7 +174,7 @@ def test_a_damaged_state_is_refused(checkpoint, data, tmp_path, content):
 
 def test_a_run_on_shapes_and_chimes_is_another(checkpoint, data, tmp_path):
     begin("autoencoder_audio", data, tmp_path, checkpoint)
-    with pytest.raises(ValueError, match="is of a run with other --data and another --init and another stage"):
+    with pytest.raises(ValueError, match="belongs to a run with other --data and another --init and another stage"):
         loop.train(stage_of("autoencoder_audio"), OPTIONS, tmp_path, quiet)
 
 

@@ -161,12 +161,12 @@ def test_result_is_the_average(folder, straight):
         assert not torch.equal(saved["trained"][name], averaged)
 
 
-def test_a_round_may_keep_some_of_what_was_there(tmp_path, straight):
-    begun, learnt = Line().state_dict(), straight[0]
-    kept, _, record = run(tmp_path, dataclasses.replace(OPTIONS, keep=0.25))
+def test_weights_are_interpolated_with_the_initial_ones(tmp_path, straight):
+    initial, learnt = Line().state_dict(), straight[0]
+    kept, _, record = run(tmp_path, dataclasses.replace(OPTIONS, weight_interpolation=0.25))
     for name in learnt:
-        torch.testing.assert_close(kept[name], 0.75 * learnt[name] + 0.25 * begun[name])
-    assert record["options"]["keep"] == 0.25 and not equal(kept, learnt)
+        torch.testing.assert_close(kept[name], 0.75 * learnt[name] + 0.25 * initial[name])
+    assert record["options"]["weight_interpolation"] == 0.25 and not equal(kept, learnt)
 
 
 def test_frozen_parameters_stay(straight):
@@ -195,3 +195,9 @@ def test_a_stage_without_data_or_loss(tmp_path):
         Empty().batch(0, 1, 0)
     with pytest.raises(TypeError, match="Empty has no loss"):
         Empty()(None, torch.Generator())
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.0])
+def test_weight_interpolation_out_of_range(share):
+    with pytest.raises(ValueError, match=f"weight interpolation of {share} is not possible: choose 0 to 1"):
+        dataclasses.replace(OPTIONS, weight_interpolation=share)

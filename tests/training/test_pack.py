@@ -4,10 +4,10 @@ import pytest
 import torch
 from tiny import build, states
 
-from codi_backend.checkpoints import save_parts
+from codi_backend.checkpoints.native import save_parts
 from codi_backend.data.preview import write_preview
-from codi_backend.model import CoDi
-from codi_backend.training import recipe
+from codi_backend.pipeline import CoDi
+from codi_backend.training import pack as packing
 
 
 @pytest.fixture
@@ -23,21 +23,21 @@ def run(tmp_path):
 
 def test_shards_of_an_earlier_pack_go(run, tmp_path, monkeypatch):
     packed = tmp_path / "packed"
-    monkeypatch.setattr(recipe, "_FILE_SIZE", 200_000)
-    assert len(recipe.pack(run, packed)) > 4
+    monkeypatch.setattr(packing, "_FILE_SIZE", 200_000)
+    assert len(packing.pack(run, packed)) > 4
     monkeypatch.undo()
     (packed / "tiny_notes.safetensors").write_text("mine")
-    files = recipe.pack(run, packed)
+    files = packing.pack(run, packed)
     assert len(files) == 4 + 1 == len({*files}) and {*packed.iterdir()} == {*files, packed / "tiny_notes.safetensors"}
     whole = {key: value for part in states(CoDi.load(files)).values() for key, value in part.items()}
     assert all(torch.isfinite(value).all() for value in whole.values())
 
 
 def test_an_incomplete_run_leaves_the_earlier_pack(run, tmp_path):
-    files = {path: path.read_bytes() for path in recipe.pack(run, tmp_path / "packed")}
+    files = {path: path.read_bytes() for path in packing.pack(run, tmp_path / "packed")}
     (run / "parts" / "autoencoders.audio.safetensors").unlink()
     with pytest.raises(FileNotFoundError, match="autoencoders.audio.safetensors is missing"):
-        recipe.pack(run, tmp_path / "packed")
+        packing.pack(run, tmp_path / "packed")
     assert {path: path.read_bytes() for path in (tmp_path / "packed").iterdir()} == files
 
 

@@ -8,22 +8,23 @@ import pytest
 import tiny
 import torch
 
-from codi_backend import mini, vd_mini
-from codi_backend.checkpoints import read_parts
+from codi_backend.checkpoints.native import read_parts
+from codi_backend.conditioning.focus import focus_local
 from codi_backend.data import is_held_out
 from codi_backend.data.captions import ATTRIBUTES, caption
 from codi_backend.evaluation import judge_text
 from codi_backend.evaluation.prompts import render
-from codi_backend.model import CoDi
-from codi_backend.training import recipe
-from codi_backend.training.loop import Options
+from codi_backend.pipeline import CoDi
+from codi_backend.presets import mini, vd_mini
+from codi_backend.training import run
+from codi_backend.training.pack import pack
+from codi_backend.training.recipe import VERSATILE, phases
 from codi_backend.training.versatile import start_from
 from codi_backend.training.versatile_scenes import LEVELS, VersatileScenes
-from codi_backend.versatile import focus_local
 
 SCENES, CONTEXTS = 400, 150
 OWN = {"contexts.text", "contexts.image", "diffuser.image", "diffuser.text", "diffuser.time"}
-OPTIONS = Options(steps=8, batch_size=2, warmup=0)
+OPTIONS = {"steps": 8, "batch_size": 2, "warmup": 0}
 
 
 @pytest.fixture(scope="module")
@@ -134,9 +135,8 @@ def finished(tmp_path_factory):
     out = tmp_path_factory.mktemp("versatile")
     few = functools.partial(VersatileScenes.load_or_encode, scenes=40, contexts=20)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(recipe.VersatileScenes, "load_or_encode", few)
-        for stage in recipe.VERSATILE:
-            recipe.run_stage(stage, out, OPTIONS, lambda line: None)
+        patch.setattr(run.VersatileScenes, "load_or_encode", few)
+        run.run_stage(VERSATILE, out, OPTIONS, lambda line: None)
     return out
 
 
@@ -148,18 +148,18 @@ def test_the_stage_trains_its_own_parts_and_no_others(finished):
     start_from(begun.diffuser, shipped.parts["diffuser.image"])
     for name, part in parts.items():
         if name in OWN:
-            assert [record["stage"] for record in part.training] == list(recipe.VERSATILE)
+            assert [record["stage"] for record in part.training] == list(phases(VERSATILE))
         else:
             assert all(torch.equal(value, shipped.parts[name][key]) for key, value in part.parts[name].items())
-            assert part.training and part.training[0]["stage"] != "versatile"
+            assert part.training and not part.training[0]["stage"].startswith(VERSATILE)
     for name in OWN - {"diffuser.text"}:
         assert tiny.changed(tiny.states(begun)[name], parts[name].parts[name])
-    for stage in recipe.VERSATILE:
+    for stage in phases(VERSATILE):
         assert [row["step"] for row in json.loads((finished / stage / "loss.json").read_text())] == [8]
 
 
 def test_the_encoded_scenes(finished):
-    codi = CoDi.load(recipe.pack(finished, finished / "packed"))
+    codi = CoDi.load(pack(finished, finished / "packed"))
     data = VersatileScenes.load_or_encode(finished, codi)
     assert {name: z.shape[0] for name, z in data.latents.items()} == {"image": 40, "text": 40, "plain": 40}
     assert data.tokens.shape == (len(LEVELS), 20, 65, 128) and data.tokens.dtype == torch.float16
@@ -173,7 +173,7 @@ def test_the_encoded_scenes(finished):
 
 
 def test_a_packed_model_generates(finished):
-    codi = CoDi.load(recipe.pack(finished, finished / "packed"))
+    codi = CoDi.load(pack(finished, finished / "packed"))
     assert codi.config.name == "vd-mini" and codi.outputs == ("text", "image")
     # Their spread is 1 here, and 2 in the small CoDi, where other streams hear them.
     usual = read_parts("mini").config.text_autoencoder.scale_factor
@@ -184,11 +184,11 @@ def test_a_packed_model_generates(finished):
 
 def test_a_finished_stage_is_left_alone(finished):
     lines = []
-    recipe.run_stage("versatile", finished, OPTIONS, lines.append)
-    assert len(lines) == 1 and "versatile is finished" in lines[0]
+    run.run_stage("versatile", finished, OPTIONS, lines.append)
+    assert [line.split(";")[0] for line in lines] == [f"{name} is finished" for name in phases(VERSATILE)]
 
 
 def test_another_models_folder(tmp_path):
     (tmp_path / "config.json").write_text(mini.CONFIG.to_json())
     with pytest.raises(ValueError, match="run folder of another model: train versatile in a new one"):
-        recipe.run_stage("versatile", tmp_path, OPTIONS)
+        run.run_stage("versatile", tmp_path, OPTIONS)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from codi_backend.versatile.colour import METHODS, match_colour
+from codi_backend.media.colour_match import METHODS, match_colour
 
 GOLDEN = load_file(Path(__file__).parents[1] / "golden/versatile/color_adjust.safetensors")
 IMAGE, REFERENCE = GOLDEN["in/output"][None], GOLDEN["in/reference"][None]

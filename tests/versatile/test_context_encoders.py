@@ -7,11 +7,11 @@ import torch
 from detweights import fill_
 from versatile_golden import read
 
+from codi_backend.checkpoints.encoder_names import to_reference
+from codi_backend.conditioning.encode import image_context, text_context
 from codi_backend.config import CoDiConfig, TextEncoderConfig
-from codi_backend.context_encoding import image_context, text_context
-from codi_backend.prompts import ImageEncoder, TextEncoder
-from codi_backend.prompts.names import to_reference
-from codi_backend.reference_config import text_encoder_from_reference, vision_encoder_from_reference
+from codi_backend.config.reference import text_encoder_from_reference, vision_encoder_from_reference
+from codi_backend.models.encoders import ImageEncoder, TextEncoder
 
 META, CASE = read("clip_image_small")
 
@@ -156,7 +156,7 @@ def test_an_error_with_a_mask_leaves_the_encoder_as_it_was(image_encoder):
         (torch.rand(1, 4, 64, 64), {}, r"not \[1, 4, 64, 64\]"),
         (torch.rand(3, 64, 64), {}, r"not \[3, 64, 64\]"),
         ("a picture", {}, "is a str: give a tensor"),
-        (torch.rand(0, 3, 64, 64), {}, "nothing to encode"),
+        (torch.rand(0, 3, 64, 64), {}, "pixels of a prompt are empty"),
         (torch.rand(2, 3, 64, 64), {"mask": torch.ones(3, 1, 8, 8)}, r"mask is \[3, 1, 8, 8\]: give one of \[2, 1"),
         (torch.rand(2, 3, 64, 64), {"mask": torch.ones(8, 8)}, r"mask is \[8, 8\]: give one of"),
         (torch.rand(1, 3, 64, 64), {"mask": torch.ones(1, 3, 8, 8)}, r"mask is \[1, 3, 8, 8\]"),

@@ -6,19 +6,20 @@ altogether (`test_context_encoders`), mixtures for texts (`test_networks`), runs
 
 import pytest
 import torch
-from small_versatile import build_versatile, states
+from tiny import VERSATILE, build
+from versatile_files import states
 
-from codi_backend.contexts import concatenate, mix
-from codi_backend.diffusion import add_noise, alphas_cumprod
-from codi_backend.model import CoDi
-from codi_backend.released import ReleasedDDIM
+from codi_backend.conditioning.context import concatenate, mix
+from codi_backend.models.noise_schedule import add_noise, alphas_cumprod
+from codi_backend.pipeline import CoDi
+from codi_backend.sampling.ddim_released import ReleasedDDIM
 
 SMALL = {"image_size": 32, "steps": 2}
 
 
 @pytest.fixture(scope="module")
 def versatile():
-    return build_versatile()
+    return build(VERSATILE)
 
 
 @pytest.fixture(scope="module")

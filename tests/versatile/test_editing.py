@@ -6,8 +6,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from codi_backend.versatile.editing import LEVELS, edit_text_latent, low_rank
-from codi_backend.versatile.focus import decompose
+from codi_backend.conditioning.editing import LEVELS, edit_text_latent, low_rank
+from codi_backend.conditioning.focus import decompose
 
 GOLDEN = load_file(Path(__file__).parents[1] / "golden/versatile/deprecated_edit.safetensors")
 TOKENS = GOLDEN["in/tokens"]

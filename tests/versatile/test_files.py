@@ -4,20 +4,21 @@ import gzip
 import json
 
 import pytest
-import small_versatile
-import test_published
 import tiny
 import torch
+import versatile_files
+from checkpoints import test_codi
 from versatile_golden import GOLDEN
 
-from codi_backend import published, published_versatile
-from codi_backend.checkpoints import read_parts
-from codi_backend.cli import main
+from codi_backend.checkpoints import codi as published
+from codi_backend.checkpoints import versatile as published_versatile
+from codi_backend.checkpoints.convert import convert
+from codi_backend.checkpoints.inspect import inspect
+from codi_backend.checkpoints.native import read_parts
+from codi_backend.checkpoints.parts import part_names
+from codi_backend.cli.main import main
 from codi_backend.config import CoDiConfig
-from codi_backend.conversion import convert
-from codi_backend.inspection import inspect
-from codi_backend.model import CoDi
-from codi_backend.parts import part_names
+from codi_backend.pipeline import CoDi
 
 FOUR_FLOW, IMAGE_VAE, TEXT_VAE = "vd-four-flow-v1-0.pth", "kl-f8.pth", "optimus-vae.pth"
 
@@ -37,19 +38,19 @@ def full():
 
 @pytest.fixture(scope="module")
 def small():
-    return small_versatile.build_versatile()
+    return tiny.build(tiny.VERSATILE)
 
 
 @pytest.fixture(scope="module")
 def layouts(small):
-    return dict(zip(("new", "old"), small_versatile.states(small)))
+    return dict(zip(("new", "old"), versatile_files.states(small)))
 
 
 @pytest.fixture
 def as_published(monkeypatch):
     """Let the small model be what published files hold."""
-    monkeypatch.setattr(published_versatile, "CONFIG", small_versatile.CONFIG)
-    monkeypatch.setattr(published_versatile.configure, "__defaults__", (small_versatile.CONFIG,))
+    monkeypatch.setattr(published_versatile, "CONFIG", tiny.VERSATILE)
+    monkeypatch.setattr(published_versatile.configure, "__defaults__", (tiny.VERSATILE,))
 
 
 def read(names):
@@ -111,7 +112,7 @@ def test_files_load_with_all_their_parts(tmp_path, as_published, small, layouts,
     state = layouts[layout] | {"betas": torch.zeros(1000)}
     if bare:
         state = {k.replace("autokl.", "vae.image.").replace("optimus.", "vae.text."): v for k, v in state.items()}
-    files = small_versatile.save_files(tmp_path, state, bare)
+    files = versatile_files.save_files(tmp_path, state, bare)
     assert len(files) == (3 if bare else 1)
     codi = CoDi.load(files.values())
     assert codi.config == small.config and codi.outputs == ("text", "image")
@@ -125,7 +126,7 @@ def test_a_state_dict_goes_around_unchanged(small, layouts):
 
 
 def test_files_of_the_autoencoders_alone(tmp_path, as_published, layouts):
-    files = small_versatile.save_files(tmp_path, layouts["new"], bare=True)
+    files = versatile_files.save_files(tmp_path, layouts["new"], bare=True)
     codi = CoDi.load([files[IMAGE_VAE], files[TEXT_VAE]])
     assert set(codi.parts()) == {"autoencoders.image", "autoencoders.text"}
     with pytest.raises(ValueError, match=f"cannot generate image: load {FOUR_FLOW} too, which holds it"):
@@ -133,7 +134,7 @@ def test_files_of_the_autoencoders_alone(tmp_path, as_published, layouts):
 
 
 def test_a_copy_in_the_large_file_counts_more_than_a_file_of_its_own(tmp_path, as_published, small, layouts):
-    files = small_versatile.save_files(tmp_path, layouts["new"], bare=True)
+    files = versatile_files.save_files(tmp_path, layouts["new"], bare=True)
     torch.save(layouts["new"], files[FOUR_FLOW])
     other = {key: value + 1 for key, value in torch.load(files[IMAGE_VAE]).items()}
     torch.save(other, files[IMAGE_VAE])
@@ -155,11 +156,11 @@ def test_one_clip_is_enough(tmp_path, as_published, small, layouts):
 
 
 def test_a_network_comes_with_what_it_shares(tmp_path, as_published, layouts):
-    [path] = small_versatile.save_files(tmp_path, layouts["new"]).values()
+    [path] = versatile_files.save_files(tmp_path, layouts["new"]).values()
     only = ["diffuser.image", "contexts.text", "diffuser.time", "prompt_encoders.text", "autoencoders.image"]
     codi = CoDi.load(path, only=only)
     assert sorted(codi.parts()) == sorted(only) and codi.outputs == ("image",)
-    with pytest.raises(ValueError, match="networks of this model share layers: name diffuser.image, con"):
+    with pytest.raises(ValueError, match="Networks of this model share layers: choose diffuser.image, con"):
         CoDi.load(path, only=["diffuser.image"])
     with pytest.raises(ValueError, match="share layers"):
         CoDi.load(path, only=["contexts.text", "diffuser.time"])
@@ -171,7 +172,7 @@ def test_networks_without_what_they_share_are_not_taken_for_others(tmp_path, as_
     state = {key: value for key, value in layouts["new"].items() if not key.startswith(missing)}
     if "time" in missing:
         state = {key: value for key, value in state.items() if "context_blocks" not in key}
-    [path] = small_versatile.save_files(tmp_path, state).values()
+    [path] = versatile_files.save_files(tmp_path, state).values()
     if "time" in missing:
         with pytest.raises(ValueError, match="has no contexts.image, contexts.text, diffuser.time: add the file"):
             CoDi.load(path)
@@ -182,20 +183,20 @@ def test_networks_without_what_they_share_are_not_taken_for_others(tmp_path, as_
 def test_a_missing_tensor_names_file_and_part(tmp_path, as_published, layouts):
     """The original loads whatever fits and says nothing."""
     state = {key: value for key, value in layouts["new"].items() if key != "diffuser.text.data_blocks.29.0.2.weight"}
-    [path] = small_versatile.save_files(tmp_path, state).values()
+    [path] = versatile_files.save_files(tmp_path, state).values()
     with pytest.raises(ValueError, match=f"{FOUR_FLOW} lacks 1 of the .* of diffuser.text, such as out.2.weight"):
         CoDi.load(path)
 
 
 def test_files_of_different_kinds_are_refused(tmp_path, as_published, layouts):
-    [new] = small_versatile.save_files(tmp_path / "new", layouts["new"]).values()
-    [old] = small_versatile.save_files(tmp_path / "old", layouts["old"]).values()
+    [new] = versatile_files.save_files(tmp_path / "new", layouts["new"]).values()
+    [old] = versatile_files.save_files(tmp_path / "old", layouts["old"]).values()
     with pytest.raises(
         ValueError, match="of Versatile Diffusion in its new layout .* in its old layout: load files of one"
     ):
         CoDi.load([new, old])
-    codi = test_published.fill_(CoDi(CoDiConfig.from_reference(test_published.SMALL)), "")
-    theirs = test_published.split(codi.to_reference_state_dict(), tmp_path)
+    codi = test_codi.fill_(CoDi(CoDiConfig.from_reference(test_codi.SMALL)), "")
+    theirs = test_codi.split(codi.to_reference_state_dict(), tmp_path)
     for ours in (new, old):
         for name in (published.ENCODERS, "CoDi_text_diffuser.pth", "CoDi_audio_diffuser_m.pth"):
             with pytest.raises(
@@ -215,7 +216,7 @@ def test_files_of_different_kinds_are_refused(tmp_path, as_published, layouts):
 
 @pytest.mark.parametrize("layout", ["new", "old"])
 def test_inspect(tmp_path, as_published, small, layouts, layout):
-    [path] = small_versatile.save_files(tmp_path, layouts[layout] | {"betas": torch.zeros(1000)}).values()
+    [path] = versatile_files.save_files(tmp_path, layouts[layout] | {"betas": torch.zeros(1000)}).values()
     findings = inspect(path)
     [file] = findings.files
     assert findings.sound and not findings.missing and file.unknown == 1
@@ -230,7 +231,7 @@ def test_inspect(tmp_path, as_published, small, layouts, layout):
 
 
 def test_inspect_tells_which_file_is_missing(tmp_path, as_published, layouts, capsys):
-    files = small_versatile.save_files(tmp_path, layouts["new"], bare=True)
+    files = versatile_files.save_files(tmp_path, layouts["new"], bare=True)
     assert main(["inspect", str(files[IMAGE_VAE])]) == 0
     out = capsys.readouterr().out
     assert "model versatile-diffusion" in out and f"autoencoders.text ({TEXT_VAE})" in out
@@ -238,7 +239,7 @@ def test_inspect_tells_which_file_is_missing(tmp_path, as_published, layouts, ca
 
 
 def test_convert(tmp_path, as_published, small, layouts):
-    [path] = small_versatile.save_files(tmp_path, layouts["old"]).values()
+    [path] = versatile_files.save_files(tmp_path, layouts["old"]).values()
     written = list(convert(path, tmp_path / "ours"))
     assert {p.name for p in written} == {f"versatile-diffusion_{part}.safetensors" for part in small.parts()}
     codi = CoDi.load(written)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from codi_backend.versatile.focus import RANK, STYLE_RANK, decompose, focus, focus_local
+from codi_backend.conditioning.focus import RANK, STYLE_RANK, decompose, focus, focus_local
 
 GOLDEN = load_file(Path(__file__).parents[1] / "golden/versatile/focus.safetensors")
 SMALL = GOLDEN["in/small"]

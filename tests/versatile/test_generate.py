@@ -4,22 +4,24 @@ import dataclasses
 
 import pytest
 import torch
-from small_versatile import CONFIG, build_versatile
-from tiny import save
+from sample_options import sample
+from tiny import VERSATILE, build, save
 
 import codi_backend as cb
-from codi_backend.cli import main
-from codi_backend.contexts import Context, MixedContext, concatenate, mix
-from codi_backend.diffusion import add_noise, alphas_cumprod, stream_noise
-from codi_backend.media.write import to_picture
-from codi_backend.sampling import SAMPLERS, guidance_steps, make_scheduler, sample
+from codi_backend.cli.main import main
+from codi_backend.conditioning.context import Context, MixedContext, concatenate, mix
+from codi_backend.media.write import to_pil
+from codi_backend.models.noise_schedule import add_noise, alphas_cumprod
+from codi_backend.sampling.guidance import plan as guidance_plan
+from codi_backend.sampling.noise import stream_noise
+from codi_backend.sampling.samplers import SAMPLERS, make_scheduler
 
 SMALL = {"image_size": 32, "steps": 2}
 
 
 @pytest.fixture(scope="module")
 def versatile():
-    return build_versatile()
+    return build(VERSATILE)
 
 
 @pytest.fixture(scope="module")
@@ -87,8 +89,8 @@ class Listener:
         self.diffuser, self.told = diffuser, []
 
     @property
-    def slots(self):
-        return self.diffuser.slots
+    def num_shared_layers(self):
+        return self.diffuser.num_shared_layers
 
     def __call__(self, latents, timesteps, context, **options):
         self.told.append((context, options.get("drawn")))
@@ -141,7 +143,7 @@ def test_guidance_for_each_context(versatile, text, image):
     ],
 )
 def test_predictions_that_guidance_needs(guidance, contexts, expected):
-    assert guidance_steps(guidance, contexts) == expected
+    assert guidance_plan(guidance, contexts) == expected
 
 
 def test_one_scale_by_the_ratios(text, image):
@@ -178,7 +180,7 @@ def test_a_run_begins_at_the_level_of_its_first_step(versatile, text, sampler):
             guidance=1.0,
             sampler=sampler,
             start={"image": clean * scale},
-            fidelity=fidelity,
+            start_strength=fidelity,
         )
     [(x, when)] = seen
     timesteps = make_scheduler(sampler, steps).timesteps
@@ -224,7 +226,7 @@ def test_progress_counts_all_runs(versatile, text):
         ),
         ({"start": {"image": "x"}}, "start of image is a str"),
         ({"start": {"text": torch.zeros(1, 16)}, "fidelity": 0.5}, "a start for text, which is not generated"),
-        ({"start": torch.rand(1, 1, 32, 32)}, r"starts from pictures \[B, 3, H, W\], not \[1, 1, 32, 32\]"),
+        ({"start": torch.rand(1, 1, 32, 32)}, r"starts from images \[B, 3, H, W\], not \[1, 1, 32, 32\]"),
         ({"start": torch.rand(1, 4, 32, 32)}, "give three channels"),
         ({"start": torch.rand(1, 3, 30, 32)}, "cannot be encoded: resize it"),
         ({"start": torch.full((1, 3, 32, 32), float("nan"))}, "The start holds values that are not finite"),
@@ -233,7 +235,7 @@ def test_progress_counts_all_runs(versatile, text):
         ({"fidelity": float("nan")}, "fidelity: nan is out of range"),
         ({"guidance": [1.0, 2.0]}, "2 guidance scales for 1 contexts: give one, or one for each"),
         ({"guidance": float("nan")}, "guidance: nan is out of range"),
-        ({"held": {"image": torch.zeros(1, 4, 8, 8)}}, "Nobody hears a held stream in this model"),
+        ({"held": {"image": torch.zeros(1, 4, 8, 8)}}, "No stream attends to a held stream in this model"),
     ],
 )
 def test_what_cannot_be_generated(versatile, text, options, message):
@@ -284,7 +286,7 @@ def test_what_is_no_context(versatile, kind, content, options, message):
 
 
 def test_a_model_without_the_encoder(picture):
-    codi = cb.CoDi(dataclasses.replace(CONFIG, image_encoder=None))
+    codi = cb.CoDi(dataclasses.replace(VERSATILE, image_encoder=None))
     with pytest.raises(ValueError, match="no image encoder; it has text"):
         codi.context("image", picture)
 
@@ -292,7 +294,7 @@ def test_a_model_without_the_encoder(picture):
 def test_the_command(versatile, tmp_path, picture, capsys):
     """`codi generate` mixes prompts in the attention, and loads what the flows at hand need."""
     model, out = save(tmp_path / "small.safetensors", versatile), tmp_path / "out"
-    to_picture(picture[0]).save(tmp_path / "cat.png")
+    to_pil(picture[0]).save(tmp_path / "cat.png")
     command = [
         "generate",
         "--model",

@@ -6,10 +6,10 @@ import pytest
 import torch
 from versatile_golden import by_rule, drawn, read
 
-from codi_backend import published_versatile
+from codi_backend.checkpoints import versatile as published_versatile
 from codi_backend.config import CoDiConfig, DiffuserConfig, UNetConfig
-from codi_backend.diffuser import Diffuser, draw_contexts
-from codi_backend.diffuser.slots import Slot
+from codi_backend.models.diffuser import Diffuser, draw_contexts
+from codi_backend.models.diffuser.shared_attention import SharedCrossAttention
 
 FLOWS = ["t2i", "i2i", "i2t", "t2t"]
 MIXTURES = ["image_only", "text03_image07", "text1_image0", "text_and_two_images_concatenated", "unnormalised_3_7"]
@@ -62,7 +62,7 @@ def test_what_is_shared_and_what_is_not(deep):
     assert not any("transformer_blocks" in key or "time_embed" in key for key in deep.networks.state_dict())
     assert {kind: len(layers) for kind, layers in deep.context_sets.items()} == {"text": 16, "image": 16}
     for network in deep.networks.values():
-        numbers = [module.number for module in network.modules() if isinstance(module, Slot)]
+        numbers = [module.number for module in network.modules() if isinstance(module, SharedCrossAttention)]
         assert numbers == list(range(16))
 
 
@@ -127,7 +127,7 @@ def test_one_token_is_attended_to_without_queries(deep):
 @pytest.mark.parametrize(
     ("contexts", "message"),
     [
-        (lambda: tokens("text"), r"layers for each kind of context \(text, image\): say of which kind"),
+        (lambda: tokens("text"), r"needs contexts with a kind \(text, image\): give \(kind, tokens, ratio\)"),
         (lambda: [("sound", tokens("text"), 1.0)], "no layers for sound contexts; choose from text, image"),
         (lambda: [("text", tokens("text")[0], 1.0)], r"text context \(number 0\) is \[4, 768\]; give tokens \[batch"),
         (lambda: [("text", tokens("text")[..., :5], 1.0)], r"give tokens \[batch, count, 768\]"),
@@ -146,7 +146,7 @@ def test_contexts_that_do_not_fit(deep, contexts, message):
 
 @pytest.mark.parametrize("drawn", [[0] * 15, [2] * 16, [-1] * 16])
 def test_draws_that_do_not_fit(deep, drawn):
-    with pytest.raises(ValueError, match="name one of the 1 contexts, from 0 on, for each of 16 slots"):
+    with pytest.raises(ValueError, match="index of one of the 1 contexts, from 0 on, for each of the 16 shared"):
         deep(x_of("image"), torch.tensor([1, 1]), [("text", tokens("text"), 1.0)], drawn=drawn)
 
 
@@ -157,7 +157,7 @@ def test_sizes_that_do_not_fit(deep):
 
 def test_contexts_are_nothing_for_networks_that_share_none(codi):
     x = {"image": torch.zeros(1, 4, 8, 8)}
-    with pytest.raises(ValueError, match="no layers for kinds of context: give prompt tokens alone"):
+    with pytest.raises(ValueError, match="does not take contexts with a kind: give the prompt tokens only"):
         codi.diffuser(x, torch.tensor([1]), [("text", torch.zeros(1, 3, 32), 1.0)])
 
 

@@ -4,13 +4,13 @@ import json
 
 import pytest
 import torch
+from sample_options import sample
 from versatile_golden import GOLDEN, by_rule, read
 
+from codi_backend.conditioning.context import Context, mix
 from codi_backend.config import CoDiConfig
-from codi_backend.contexts import Context, mix
-from codi_backend.diffusion import add_noise, alphas_cumprod
-from codi_backend.released import ReleasedDDIM
-from codi_backend.sampling import sample
+from codi_backend.models.noise_schedule import add_noise, alphas_cumprod
+from codi_backend.sampling.ddim_released import ReleasedDDIM
 
 RUNS = ["t2i", "t2i_scale1", "i2i_zero_uncond", "i2t", "i2i_from_x0_fidelity05"]
 
@@ -30,7 +30,7 @@ def test_runs_end_where_the_original_did(deep, name):
     ]
     output, start, noise = meta["x_type"], {}, case["in/x_start"]
     if "in/x0" in case:
-        noise, start = case["in/noise"], {"start": {meta["x_type"]: case["in/x0"]}, "fidelity": meta["fidelity"]}
+        noise, start = case["in/noise"], {"start": {meta["x_type"]: case["in/x0"]}, "start_strength": meta["fidelity"]}
     calls = []
     out = sample(
         deep,

@@ -8,11 +8,11 @@ import torch
 from published import filled, released_loop, write_vocabularies
 from versatile_golden import GOLDEN, read
 
-from codi_backend import published_versatile
-from codi_backend.autoencoders import TextAutoencoder
-from codi_backend.autoencoders.text_cleanup import drop_repeats
-from codi_backend.autoencoders.token_sampling import TokenSampling
+from codi_backend.checkpoints import versatile as published_versatile
 from codi_backend.config import TransformerConfig
+from codi_backend.models.autoencoders import TextAutoencoder
+from codi_backend.models.autoencoders.text_cleanup import drop_repeats
+from codi_backend.models.autoencoders.token_sampling import TokenSampling
 
 META, CASE = read("optimus_encode_decode_small")
 REPEATS = json.loads((GOLDEN / "text_postprocess_vd.json").read_text())

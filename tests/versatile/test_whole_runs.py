@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from sample_options import sample
 from versatile_golden import by_rule, read
 
+from codi_backend.conditioning.context import concatenate, mix
 from codi_backend.config import CoDiConfig
-from codi_backend.contexts import concatenate, mix
-from codi_backend.sampling import sample
 
 
 @pytest.fixture(scope="module")

@@ -1,22 +1,22 @@
-"""The attributes of Shapes & Chimes, told from what any modality holds by plain rules.
+"""Rule-based judges: the attributes of Shapes & Chimes, measured in the contents of each modality.
 
-Nothing here is trained or random, so that a number measured today is the number measured tomorrow. A judge would rather
-say None than guess: what it cannot tell must not count as right.
+The judges are deterministic and have no trained parts. A judge returns None instead of a guess: an attribute that it
+cannot measure must not count as right.
 """
 
-from .images import JudgedImage, JudgedObject, judge_image
-from .sounds import JudgedSound, judge_sound
-from .texts import JudgedText, judge_text
-from .videos import JudgedVideo, judge_video
+from .audio import JudgedAudio, judge_audio
+from .image import JudgedImage, JudgedObject, judge_image
+from .text import JudgedText, judge_text
+from .video import JudgedVideo, judge_video
 
 __all__ = [
     "JudgedImage",
     "JudgedObject",
-    "JudgedSound",
+    "JudgedAudio",
     "JudgedText",
     "JudgedVideo",
     "judge_image",
-    "judge_sound",
+    "judge_audio",
     "judge_text",
     "judge_video",
 ]

@@ -1,4 +1,4 @@
-"""What the judges share."""
+"""The check of inputs that all judges use."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...checks import require_finite
+from ...checks.numbers import require_finite
 
 
 def finite(values: Any, what: str) -> np.ndarray:
-    """Anything like an array as float32; a `ValueError` names what holds values that are not finite."""
+    """An array or tensor as float32. A `ValueError` names the content (`what`) if values are not finite."""
     values = values.detach().cpu().numpy() if torch.is_tensor(values) else np.asarray(values)
     values = values.astype(np.float32)
     require_finite(values, f"The {what} to judge", "make it again")

@@ -1,8 +1,0 @@
-"""Autoencoders between what people see and hear and the latents that are denoised."""
-
-from .audio_dsp import resample
-from .kl import AudioAutoencoder, ImageAutoencoder
-from .mel import LogMel
-from .optimus import TextAutoencoder
-
-__all__ = ["AudioAutoencoder", "ImageAutoencoder", "LogMel", "TextAutoencoder", "resample"]

@@ -1,0 +1,1 @@
+"""Checks of user input that all entry points share."""

@@ -1,0 +1,251 @@
+"""`codi generate`: run the model and leave files and a page that a person can open."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..checkpoints.native import read_parts
+from ..checkpoints.parts import needed_parts
+from ..checks.numbers import require_whole
+from ..conditioning.context import MixedContext, mix
+from ..conditioning.prompt import Prompt, interpolate
+from ..config import CoDiConfig
+from ..media.contents import read_held, read_prompt, split_start
+from ..media.earlier_results import PAGE, RECORD, earlier_results, read_from
+from ..media.html_report import render_page, thumbnail
+from ..media.output_folder import check_names, replacing
+from ..media.write import result_files, spectrogram_image, write_result
+from ..modalities import lengths, modality
+from ..models.encoders.audio import CutPrompt
+from ..pipeline import CoDi
+from ..sampling.auxiliary import auxiliary_streams
+from ..sampling.best_of_n import default_candidates
+from .devices import place
+from .films import film_names, held_film, write_films
+
+MOST_RESULTS = 10_000  # at once; more would fill any memory
+_BAR_DELAY = 0.2  # seconds, so that a refused request shows no bar
+
+
+def generate_to_folder(options: argparse.Namespace) -> None:
+    """Generate, and write the outputs, ``result.json`` and ``index.html`` into ``options.out``.
+
+    The results of an earlier run in that folder are replaced as a whole when all is done; those that this run reads
+    stay, and ``result.json`` lists them as ``kept``.
+
+    ``options.prompts`` are (modality, text or path, weight), ``options.held`` (modality, path).
+    """
+    from tqdm import tqdm
+
+    require_whole(options.count, "--count", 1, MOST_RESULTS)
+    seconds: dict[str, float] = {}
+    begun = time.monotonic()
+
+    def lap(stage: str) -> None:
+        nonlocal begun
+        seconds[stage] = round(time.monotonic() - begun, 3)
+        begun = time.monotonic()
+
+    config, parts = _look(options.model)
+    prompts = options.prompts or [("text", "", 1.0)]
+    outputs = options.outputs or [name for name in ("image", "audio") if name in config.diffuser.networks]
+    for name in outputs:
+        modality(name)
+    inputs = [split_start(name, path)[0] for name, path, *_ in (*prompts, *options.held) if name != "text"]
+    inputs += [path for name, path in options.held if name == "text"]
+    earlier = earlier_results(options.out)
+    files = [result_files(outputs, i, options.count) for i in range(options.count)]
+    film = held_film(options.held, outputs)
+    written = [name for row in files for name in (*row.values(), *(film_names(row) if film else ()))]
+    check_names(options.out, (*written, RECORD, PAGE), earlier, inputs)
+    if len({name for name, _ in options.held}) < len(options.held):
+        raise ValueError("A modality is held twice: name each once.")
+    if options.keep_sound and film is None:
+        raise ValueError(
+            "--keep-sound is for a film that gets new audio: use it with --hold video=FILE and audio output."
+        )
+    size = {"image_size": options.image_size, "frames": options.frames, "seconds": options.seconds}
+    if options.frames is not None:  # the model that is loaded may have no videos, whose frame rate tells the length
+        _, size["seconds"] = lengths(config, options.frames, options.seconds)
+    read = [read_prompt(name, text, config, options.audio_track) for name, text, _ in prompts]
+    length = (size["frames"], size["seconds"], options.audio_track)
+    held_read = {name: read_held(name, path, config, *length) for name, path in options.held}
+    for note in (note for content in (*read, *held_read.values()) for note in content.notes):
+        _say(note)
+    contents = [content.value for content in read]
+    held_contents = {name: content.value for name, content in held_read.items()}
+    lap("read files")
+    streams = [*outputs, *held_contents, *auxiliary_streams(config, outputs, held_contents, options.alignment)]
+    needed = needed_parts([name for name, *_ in prompts], streams, config)
+    # Where a part is missing, the whole model can say best what it lacks and what it has.
+    codi = CoDi.load(options.model, only=needed if needed <= parts else None, vocabulary=options.vocabulary)
+    codi = place(codi, options.device)
+    if "text" in outputs and "text" in codi.autoencoders:
+        _ = codi.autoencoders["text"].vocabulary  # should be missed now, not when all is done
+    lap("load")
+    weighted = [(name, content, weight) for (name, _, weight), content in zip(prompts, contents)]
+    prompt = _mixture(codi, weighted, options.interpolation, options.focus, options.count)
+    held = {name: _encode_held(codi, name, content, size) for name, content in held_contents.items()}
+    start = _encode_start(codi, weighted, size) if options.fidelity > 0 else {}
+    lap("encode prompt")
+    sampling = codi.config.sampling(options.steps, options.sampler, options.guidance)
+    auxiliary = codi.auxiliary_streams(outputs, held, options.alignment, options.fidelity)
+    scale = codi.config.modality_guidance if options.alignment_scale is None else options.alignment_scale
+    with tqdm(total=sampling["steps"], desc="denoising", unit="step", file=sys.stderr, delay=_BAR_DELAY) as bar:
+        latents = codi.generate_latents(
+            prompt,
+            outputs,
+            seed=options.seed,
+            alignment=options.alignment,
+            strength=options.strength,
+            alignment_scale=scale,
+            progress=lambda done, total: bar.update(),
+            held=held,
+            start=start,
+            fidelity=options.fidelity,
+            candidates=options.candidates,
+            **sampling,
+            **size,
+        )
+    lap("denoise")
+    decoded = {
+        name: codi.decode(name, z, seed=options.seed) if name == "text" else codi.decode(name, z).cpu()
+        for name, z in latents.items()
+    }
+    lap("decode")
+    kept = read_from(options.out, earlier, inputs)
+    result = {
+        "model": codi.config.name,
+        "prompts": [{"modality": name, "content": text, "weight": weight} for name, text, weight in prompts],
+        "interpolation": options.interpolation,
+        "held": [{"modality": name, "file": path} for name, path in options.held],
+        "outputs": outputs,
+        "seed": options.seed,
+        **sampling,
+        "alignment": options.alignment,
+        "strength": options.strength,
+        "alignment_scale": scale,
+        "auxiliary_streams": auxiliary,
+        "candidates": options.candidates
+        or default_candidates(codi.config, {*outputs, *auxiliary, *held}, options.alignment),
+        "focus": options.focus,
+        "fidelity": options.fidelity,
+        "seconds": seconds,
+        "peak_memory_mb": _peak_memory(),
+        "files": files,
+        "kept": kept,
+    }
+    thumbnails = [thumbnail(name, content) for (name, *_), content in zip(prompts, contents)]
+    held_thumbnails = [thumbnail(name, content) for name, content in held_contents.items()]
+    spectrograms = [spectrogram_image(codi.autoencoders["audio"].mel, sound) for sound in decoded.get("audio", ())]
+    with replacing(options.out, earlier - {*kept}) as folder:
+        for i in range(options.count):
+            write_result(folder, codi.config, decoded, i, options.count)
+        if film is not None:
+            rate = codi.autoencoders["audio"].config.mel.sample_rate
+            sound = options.keep_sound, options.audio_track
+            if made := write_films(folder, film, files, decoded["audio"], rate, *sound, _say):
+                result["film"] = made
+        lap("write files")
+        (folder / RECORD).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+        page = render_page(result, decoded.get("text", ()), spectrograms, thumbnails, held_thumbnails)
+        # A file's name may hold bytes that are no characters.
+        (folder / PAGE).write_text(page, encoding="utf-8", errors="replace")
+    if options.json:
+        print(json.dumps(result, indent=2))
+    else:
+        print(f"Wrote {', '.join(str(options.out / f) for row in files for f in row.values())}.")
+        if gone := sorted(name for name in earlier - {*kept} if not (options.out / name).exists()):
+            print(f"Removed {', '.join(gone)}, of an earlier run.")
+        print(f"Open {options.out / PAGE} to see and hear.")
+
+
+def _say(sentence: str) -> None:
+    print(f"codi: {sentence}", file=sys.stderr)
+
+
+def _look(source: list[str]) -> tuple[CoDiConfig, set[str]]:
+    """Configuration and parts of a model, of which nothing stays in memory."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the model will be loaded, and warn, in a moment
+        checkpoint = read_parts(source)
+    return checkpoint.config, set(checkpoint.parts)
+
+
+def _mixture(
+    codi: CoDi, prompts: list[tuple[str, Any, float]], interpolation: str, focus: float, count: int
+) -> Prompt | MixedContext:
+    """What guides `count` results: prompts of one token, interpolated, or contexts of many, mixed in the attention."""
+    if codi.config.diffuser.contexts:
+        if interpolation != "linear":
+            raise ValueError("This model mixes prompts in its attention: leave --interpolation out.")
+        options = {"image": {"focus": focus}}
+        contexts = [(codi.context(name, content, **options.get(name, {})), weight) for name, content, weight in prompts]
+        return mix(contexts).expand(count)
+    if focus != 0.5:
+        raise ValueError("This model's prompts have no focus: leave --focus out.")
+    mixed = interpolate(
+        [(_encode_prompt(codi, name, content), weight) for name, content, weight in prompts], interpolation
+    )
+    return Prompt(*(e.expand(count, -1, -1) for e in (mixed.embedding, mixed.unconditional)))
+
+
+def _encode_prompt(codi: CoDi, name: str, content: Any) -> Prompt:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CutPrompt)  # `read_prompt` has said so, with the name of the file
+        return codi.prompt(name, *content) if name == "audio" else codi.prompt(name, content)
+
+
+def _encode_held(codi: CoDi, name: str, content: Any, size: dict[str, Any]) -> Tensor:
+    """Latents of what was read, brought to the size and length that are generated."""
+    if name not in codi.outputs:
+        raise ValueError(f"This model cannot hold {name}: choose from {', '.join(codi.outputs) or 'other files'}.")
+    if name == "text":
+        return codi.encode(name, [content])
+    device = next(codi.parameters()).device
+    if name == "audio":
+        samples, rate = content
+        _, seconds = lengths(codi.config, size["frames"], size["seconds"])
+        return codi.encode(name, samples.to(device), rate, seconds=seconds)
+    autoencoder = codi.autoencoders[modality(name).network]
+    shape = codi.latent_shape(name, **size)
+    return codi.encode(name, _square(content, shape[-1] * autoencoder.downscale).to(device))
+
+
+def _encode_start(codi: CoDi, prompts: list[tuple[str, Any, float]], size: dict[str, Any]) -> dict[str, Tensor]:
+    """Latents of the first picture among the prompts, to begin with."""
+    pictures = [content for name, content, _ in prompts if name == "image"]
+    if not pictures:
+        raise ValueError("There is no picture to keep anything of: give one by --image, or leave --fidelity out.")
+    return {"image": _encode_held(codi, "image", pictures[0], size)}
+
+
+def _square(pixels: Tensor, side: int) -> Tensor:
+    """The central square of ``[1, 3, ..., H, W]``, `side` pixels wide."""
+    short = min(pixels.shape[-2:])
+    top, left = ((length - short) // 2 for length in pixels.shape[-2:])
+    cut = pixels[..., top : top + short, left : left + short]
+    flat = cut.reshape(1, -1, short, short)
+    # Means keep pixels that a player's size had multiplied as they were.
+    return F.interpolate(flat, (side, side), mode="area" if side <= short else "bilinear").unflatten(1, cut.shape[1:-2])
+
+
+def _peak_memory() -> int | None:
+    """Peak memory of this process in MB; with a GPU in use, of its allocator. None where the system does not tell."""
+    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+        return round(torch.cuda.max_memory_allocated() / 1e6)
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (1e6 if sys.platform == "darwin" else 1e3))

@@ -1,0 +1,1 @@
+"""The networks: diffusion networks, prompt encoders and autoencoders."""

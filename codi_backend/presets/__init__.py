@@ -1,0 +1,1 @@
+"""Configurations and weights of the built-in small models."""

@@ -1,0 +1,1 @@
+"""Nodes that encode and decode media."""

@@ -1,0 +1,1 @@
+"""Nodes for Versatile Diffusion's contexts."""

@@ -1,0 +1,1 @@
+"""Nodes for prompts: encoders, interpolation, embedding files."""

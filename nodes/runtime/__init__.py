@@ -1,0 +1,1 @@
+"""How CoDi runs on ComfyUI's model, memory and sampling machinery; no nodes."""

@@ -1,0 +1,53 @@
+"""Growing inputs whose sockets are paired by number, such as prompt_2 and weight_2."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io
+
+from ...codi_backend.checks.numbers import require_shares
+
+
+def numbered(name: str, most: int) -> list[str]:
+    """The names of an Autogrow's sockets, numbered from one."""
+    return [f"{name}_{number}" for number in range(1, most + 1)]
+
+
+def growing(group: str, one: Any, most: int, tooltip: str, least: int = 0) -> io.Autogrow.Input:
+    """An Autogrow of numbered sockets like `one`; optional if `least` is 0."""
+    template = io.Autogrow.TemplateNames(one, names=numbered(one.id, most), min=least)
+    return io.Autogrow.Input(group, template=template, optional=least == 0, tooltip=tooltip)
+
+
+def connected(group: str, one: str, most: int, given: dict[str, Any], purpose: str) -> dict[str, Any]:
+    """The connected sockets `one` of a growing input, in the order of their numbers.
+
+    `ValueError` about the input `group` if none is connected; `purpose` is a verb, such as "mix".
+    """
+    found = {name: given[name] for name in numbered(one, most) if given.get(name) is not None}
+    if not found:
+        raise ValueError(f"{group}: there is nothing to {purpose}; connect at least one {one}.")
+    return found
+
+
+def partners(owners: list[str], kind: str, given: dict[str, Any] | None) -> list:
+    """The values of the sockets `kind` with the numbers of `owners`; None for a socket that is not connected.
+
+    `ValueError` if a connected socket has no owner.
+    """
+    found = {_number(name): one for name, one in (given or {}).items() if one is not None}
+    numbers = [_number(owner) for owner in owners]
+    if unpaired := sorted(found.keys() - set(numbers)):
+        owner = f"{owners[0].rpartition('_')[0]}_{unpaired[0]}"
+        raise ValueError(f"{kind}s: one is for {owner}, which is not connected; connect it, or disconnect its {kind}.")
+    return [found.get(number) for number in numbers]
+
+
+def weights_of(owners: list[str], given: dict[str, float | None] | None) -> list[float]:
+    """The weight of each of `owners`, 1 where none is connected."""
+    return require_shares([1.0 if one is None else one for one in partners(owners, "weight", given)], "weights")
+
+
+def _number(name: str) -> int:
+    return int(name.rpartition("_")[2])

@@ -1,0 +1,1 @@
+"""Sampler and guider nodes."""

@@ -1,0 +1,1 @@
+"""Nodes for looking at results, and for examples."""
