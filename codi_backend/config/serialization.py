@@ -10,21 +10,26 @@ import typing
 from typing import Any
 
 from ..modalities import MODALITIES
+from .coupler import AXES
 
 # Larger networks would fill the memory or take too long to build.
 _MOST = {
-    **dict.fromkeys(("layers", "depths"), 200),
+    **dict.fromkeys(("layers", "depths", "blocks"), 200),
     **dict.fromkeys(("layers_per_block", "num_res_blocks", "environment_res_blocks", "temporal_connectors"), 20),
     **dict.fromkeys(("bands", "window"), 1024),
     **dict.fromkeys(("n_fft", "text_positions", "positions"), 1 << 16),
     "image_size": 1 << 14,
 }
-_MOST_NUMBERS = {"latent_means": 1 << 16}  # in a list; elsewhere lists are of levels and the like
+_MOST_NUMBERS = {
+    "latent_means": 1 << 16,
+    "mean": 1 << 16,
+    "spaces": 64,
+}  # in a list; elsewhere lists are of levels and the like
 _MOST_LEVELS = 16
 _LARGEST = 1 << 24
 _MAY_BE_ZERO = {"temporal_connectors"}
 # Divisors, and numbers that determine a size.
-_POSITIVE = {"scale_factor", "frame_rate", "seconds", "f_max", "floor", "mel_std"}
+_POSITIVE = {"std", "scale_factor", "frame_rate", "seconds", "f_max", "floor", "mel_std"}
 _LARGEST_NUMBER = 1e9
 _NETWORKS = tuple(dict.fromkeys(row.network for row in MODALITIES.values()))
 _CHOICES = {
@@ -33,6 +38,7 @@ _CHOICES = {
     "temporal_norm": ("frames", "channels"),
     "contexts": ("text", "image"),
     "auxiliary_streams": tuple(MODALITIES),
+    "axes": AXES,
 }
 _KEYS = {"networks": _NETWORKS, "latent_means": tuple(MODALITIES), "auxiliary_streams": tuple(MODALITIES)}
 # Former names of fields, which the files of the shipped models have; and a former field that had one value only.

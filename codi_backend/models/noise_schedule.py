@@ -36,6 +36,14 @@ def noise_ratio(timesteps: Tensor) -> Tensor:
     return torch.lerp(table[low], table[low + 1], (timesteps - low).float())
 
 
+def timestep_of(ratio: Tensor) -> Tensor:
+    """The inverse of `noise_ratio`: fractional timesteps at ratios ``[B]``, which are clamped to those of 0 and 999."""
+    table = _ratios(ratio.device)
+    ratio = ratio.clamp(table[0], table[-1])
+    high = torch.searchsorted(table, ratio.contiguous()).clamp(1, STEPS - 1)
+    return high - 1 + (ratio - table[high - 1]) / (table[high] - table[high - 1])
+
+
 def eps_from_v(v: Tensor, noisy: Tensor, timesteps: Tensor) -> Tensor:
     """Convert a prediction of v = sqrt(a) noise - sqrt(1 - a) latents to the noise in `noisy` ``[B, ...]``.
 

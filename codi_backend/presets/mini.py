@@ -23,6 +23,8 @@ from ..models.autoencoders.words import DECODER_SPECIAL, ENCODER_SPECIAL
 _WORDS = caption_words()
 
 WEIGHTS = Path(__file__).parent / "mini_weights"
+COUPLER = Path(__file__).parent / "mini_coupler.safetensors"
+"""The built-in coupler, of this model's latents."""
 
 CONFIG = CoDiConfig(
     name="mini",

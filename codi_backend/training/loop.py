@@ -137,7 +137,7 @@ def train(
     optimizer = torch.optim.AdamW(
         trained.values(), options.learning_rate, betas=(0.9, 0.99), weight_decay=options.weight_decay
     )
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, options))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(step, options))
     wrapped, optimizer = accelerator.prepare(stage, optimizer)
     others = {"optimizer": optimizer, "schedule": schedule}
     if accelerator.scaler is not None:
@@ -223,7 +223,7 @@ def _parts(options: Options, execution: Execution, accelerator: Accelerator) -> 
     return range(first, first + execution.micro_batches), parts
 
 
-def _rate(step: int, options: Options) -> float:
+def learning_rate_factor(step: int, options: Options) -> float:
     warm = min(1.0, (step + 1) / options.warmup) if options.warmup else 1.0
     return warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, step / options.steps))))
 

@@ -1,0 +1,152 @@
+"""Training a coupler on pairs of clean latents, without any diffuser (docs/coupling.md)."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..config.coupler import LatentSpace
+from ..models.coupler import Coupler, Tokens, aligned
+from .loop import Stage
+
+# Logarithms of noise levels, relative to the latents' deviation, are normally distributed.
+_LOG_MEAN, _LOG_DEVIATION = 0.0, 1.3
+_LOWEST, _HIGHEST = 0.02, 30.0
+# Share of the groups in which one stream is clean, as a held stream is.
+_HELD = 0.2
+_TIME_WEIGHT = 0.2
+HELD_OUT = 64  # pairs that are kept from training, among which retrieval is measured
+RETRIEVAL_LEVELS = (0.1, 0.3, 1.0, 2.0, 4.0)
+
+
+class CouplerStage(Stage):
+    """Trains a coupler by InfoNCE on noisy pairs.
+
+    A batch is taken in groups of up to `group` pairs. The pairs of a group have one common noise level, and are the
+    negatives of each other. So the critic estimates the log density ratio at that level, up to terms of one stream.
+
+    Parameters
+    ----------
+    coupler : Coupler
+    latents : dict of str to Tensor
+        ``[N, C, ...]`` by the name of the space: clean latents in the units of the autoencoder. Equal rows belong
+        together; a stream may have fewer rows than another.
+    pairs : sequence of (str, str), optional
+        The pairs of streams that take turns; all by default.
+    """
+
+    name = "coupler"
+
+    def __init__(
+        self,
+        coupler: Coupler,
+        latents: Mapping[str, Tensor],
+        pairs: Sequence[tuple[str, str]] | None = None,
+        group: int = 128,
+    ):
+        super().__init__()
+        self.coupler, self.latents, self.group = coupler, dict(latents), group
+        self.pairs = list(pairs or itertools.combinations(latents, 2))
+        self.index = {space.name: i for i, space in enumerate(coupler.spaces)}
+
+    def batch(self, step: int, size: int, seed: int) -> dict[str, Tensor]:
+        """The clean latents of `size` random pairs of one pair of streams."""
+        names = self.pairs[step % len(self.pairs)]
+        count = min(len(self.latents[name]) for name in names)
+        rows = torch.from_numpy(np.random.default_rng((seed, step)).integers(0, count, size))
+        return {name: self.latents[name][rows].float() for name in names}
+
+    def forward(self, batch: dict[str, Tensor], generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        tokens: list[Tokens] = []
+        size = len(next(iter(batch.values())))
+        groups = max(1, size // self.group)
+        while size % groups:
+            groups -= 1
+        levels = self._levels(size, groups, generator)
+        for (name, clean), level in zip(batch.items(), levels):
+            sigma = level.to(clean.device) * self.coupler.spaces[self.index[name]].std
+            noise = torch.randn(clean.shape, generator=generator).to(clean.device)
+            noisy = clean + sigma.reshape(-1, *[1] * (clean.ndim - 1)) * noise
+            found = self.coupler.tokens(self.index[name], noisy, sigma)
+            tokens.append(Tokens(*(t if t is None else t.unflatten(0, (groups, -1)) for t in found)))
+        logits = self.coupler.logits(*tokens)
+        target = torch.arange(logits.shape[-1], device=logits.device).repeat(groups)
+        loss = _both_ways(logits, target)
+        right = (logits.detach().argmax(-1).flatten() == target).float().mean()
+        figures = {"accuracy": float(right)}
+        if all(t.over_time is not None for t in tokens):
+            when = self._moments(*tokens)
+            figures["moments"] = float(when.detach())
+            loss = loss + _TIME_WEIGHT * when
+        return loss, figures
+
+    def _levels(self, size: int, groups: int, generator: torch.Generator) -> Tensor:
+        """Noise levels of both streams, ``[2, size]``, equal within a group; one may be 0.
+
+        Drawn for every row and taken from the first of each group, since noise has samples on its first axis.
+        """
+        drawn = torch.randn((size,), generator=generator).reshape(groups, -1)[:, :1]
+        which = torch.rand((size,), generator=generator).reshape(groups, -1)[:, :1]
+        level = (_LOG_MEAN + _LOG_DEVIATION * drawn).exp().clamp(_LOWEST, _HIGHEST)
+        noisy = torch.stack([which > _HELD / 2, (which <= _HELD / 2) | (which > _HELD)])
+        return (level * noisy).expand(2, groups, size // groups).flatten(1)
+
+    def _moments(self, a: Tokens, b: Tokens) -> Tensor:
+        """InfoNCE among the moments of each sample, which makes tokens over time specific to their moment."""
+        first, second = (F.normalize(t.flatten(0, -3), dim=-1) for t in aligned(a, b))
+        logits = 10 * first @ second.transpose(1, 2)
+        return _both_ways(logits, torch.arange(logits.shape[-1], device=logits.device).repeat(len(logits)))
+
+
+def _both_ways(logits: Tensor, target: Tensor) -> Tensor:
+    both = (F.cross_entropy(each.flatten(0, 1), target) for each in (logits, logits.transpose(1, 2)))
+    return sum(both) / 2
+
+
+def describe(name: str, latents: Tensor, axes: str) -> LatentSpace:
+    """The latent space of clean latents ``[N, C, ...]`` in the units of the autoencoder."""
+    values = latents[: 1 << 12].double()
+    mean = values.mean([0, *range(2, values.ndim)])
+    std = float((values - mean.reshape(1, -1, *[1] * (values.ndim - 2))).std())
+    return LatentSpace(name, latents.shape[1], axes, tuple(latents.shape[2:]), tuple(mean.tolist()), std)
+
+
+@torch.no_grad()
+def retrieval(
+    coupler: Coupler, latents: Mapping[str, Tensor], levels: Sequence[float] = RETRIEVAL_LEVELS, seed: int = 0
+) -> list[dict[str, float]]:
+    """How often the right partner among N is found, by noise level.
+
+    Parameters
+    ----------
+    latents : dict of str to Tensor
+        Two streams of N held-out pairs, ``[N, C, ...]``.
+    levels : sequence of float
+        Noise levels of both, relative to the latents' deviation.
+
+    Returns
+    -------
+    list of dict
+        ``{"sigma", "accuracy"}``; accuracy is the mean of both directions.
+    """
+    index = {space.name: i for i, space in enumerate(coupler.spaces)}
+    device = coupler.log_scales.device
+    rows = []
+    for level in levels:
+        generator = torch.Generator().manual_seed(seed)
+        tokens = []
+        for name, clean in latents.items():
+            sigma = torch.full((len(clean),), level * coupler.spaces[index[name]].std)
+            noise = torch.randn(clean.shape, generator=generator)
+            noisy = clean.float() + sigma.reshape(-1, *[1] * (clean.ndim - 1)) * noise
+            tokens.append(coupler.tokens(index[name], noisy.to(device), sigma.to(device)))
+        logits = coupler.logits(*tokens)
+        target = torch.arange(len(logits), device=device)
+        right = [(each.argmax(-1) == target).float().mean() for each in (logits, logits.T)]
+        rows.append({"sigma": level, "accuracy": float(sum(right)) / 2})
+    return rows
