@@ -13,6 +13,7 @@ from .contexts.components import CoDiContextComponents
 from .contexts.encoders import CoDiContextImage, CoDiContextText
 from .contexts.guider import CoDiContextGuider
 from .contexts.mix import CoDiMixContexts
+from .coupling.couple_guiders import CoDiCoupleGuiders
 from .latents.edit_text import CoDiEditTextLatent
 from .latents.empty import CoDiEmptyLatent
 from .latents.joint import CoDiHoldStreams, CoDiJoinLatents, CoDiSplitLatent
@@ -64,6 +65,7 @@ class CoDiExtension(ComfyExtension):
             CoDiAlignmentCurve,
             CoDiGuider,
             CoDiContextGuider,
+            CoDiCoupleGuiders,
             CoDiSampler,
             CoDiSampleImage,
             CoDiSampleVideo,

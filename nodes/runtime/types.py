@@ -7,3 +7,4 @@ CATEGORY = "CoDi"
 PromptEncodersType = io.Custom("CODI_PROMPT_ENCODERS")
 AudioVaeType = io.Custom("CODI_AUDIO_VAE")
 TextVaeType = io.Custom("CODI_TEXT_VAE")
+CouplerType = io.Custom("CODI_COUPLER")

@@ -1,0 +1,1 @@
+"""Nodes that couple models which know nothing of each other."""

@@ -1,0 +1,66 @@
+"""The models of a coupled run, in memory together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import comfy.model_management as mm
+from comfy.sampler_helpers import estimate_memory, get_additional_models
+
+from .coupled_stream import Stream
+
+
+class LoadedTogether:
+    """Loads the models of all streams at once, so that none is unloaded for another one without need.
+
+    Models run one after the other, so the largest of their needs counts. Where the device is too small, each is loaded
+    in part by the memory manager.
+
+    Parameters
+    ----------
+    streams : sequence of Stream
+        Several may have the same model, with patches of their own.
+    reserved : int
+        Bytes that stay free for the coupler.
+    """
+
+    def __init__(self, streams: Sequence[Stream], reserved: int = 0):
+        self.streams = streams
+        self._additional: dict[int, list] = {}
+        needs = [self._need(stream) for stream in streams]
+        self.required, self.minimum = (max(values) + reserved for values in zip(*needs))
+
+    def _need(self, stream: Stream) -> tuple[float, float]:
+        """Bytes that a stream's model takes to run: the usual number, and the smallest one."""
+        patcher, conds = stream.patcher, getattr(stream.guider, "original_conds", {})
+        models, inference = get_additional_models(conds, patcher.model_dtype())
+        self._additional[id(stream)] = [*models, *patcher.get_nested_additional_models()]
+        required, minimum = estimate_memory(patcher, stream.noise.shape, conds)
+        return required + inference, minimum + inference
+
+    def load(self, first: Stream | None = None) -> None:
+        """Load all models; where several streams have the same one, with the patches of `first`."""
+        ordered = sorted(self.streams, key=lambda stream: stream is not first)
+        distinct = {id(stream.patcher.model): stream.patcher for stream in reversed(ordered)}
+        models = [*distinct.values(), *(model for stream in ordered for model in self._models(stream)[1:])]
+        mm.load_models_gpu(models, memory_required=self.required, minimum_memory_required=self.minimum)
+
+    def _models(self, stream: Stream) -> list[Any]:
+        # The guider knows more of them once it is entered.
+        more = getattr(stream.guider, "loaded_models", None) or self._additional[id(stream)]
+        return [stream.patcher, *more]
+
+    def activate(self, stream: Stream) -> None:
+        """Prepare the model of a stream, which may have been unloaded or patched for another stream."""
+        patcher, model = stream.patcher, stream.patcher.model
+        for other in self.streams:
+            if other.patcher.model is model and other.patcher is not patcher:
+                other.patcher.unpatch_hooks()
+        loaded = mm.loaded_models()
+        if any(one not in loaded for one in self._models(stream)):
+            self.load(stream)
+        if hasattr(model, "current_patcher"):
+            model.current_patcher = patcher
+        if stream.latent_shapes is not None:
+            model.latent_shapes = stream.latent_shapes
