@@ -73,8 +73,8 @@ def check_sigmas(sigmas: Tensor, lead: NoiseConvention, number: int) -> None:
     require_finite(sigmas, "sigmas: this", "connect BasicScheduler")
     if lead.flow and float(sigmas.max()) > 1 + TOLERANCE:
         raise ValueError(
-            f"sigmas: these begin at {float(sigmas.max()):.4g}, but the leading model, that of guider_{number}, takes at "
-            "most 1; connect a scheduler with its model, or set lead to the guider whose model the scheduler has."
+            f"sigmas: these begin at {float(sigmas.max()):.4g}, but the leading model, that of guider_{number}, takes "
+            "at most 1; connect a scheduler with its model, or set lead to the guider whose model the scheduler has."
         )
 
 

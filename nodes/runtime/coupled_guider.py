@@ -117,7 +117,7 @@ class _Run:
         # Held streams are not sampled at all: their models need no memory and no time, and they stay bit for bit.
         self.active = [stream for stream in streams if not stream.is_held]
         if not self.active:
-            raise ValueError("latent_image: every stream is held; leave one to generate.")
+            raise ValueError("latent_image: every stream is held; set a noise mask with ones for a stream to generate.")
         self.coupling = owner.coupling(streams)
 
     def __call__(self, callback: Callable | None) -> NestedTensor:

@@ -42,7 +42,9 @@ class LoadedTogether:
     def load(self, first: Stream | None = None) -> None:
         """Load all models; where several streams have the same one, with the patches of `first`."""
         ordered = sorted(self.streams, key=lambda stream: stream is not first)
-        distinct = {id(stream.patcher.model): stream.patcher for stream in reversed(ordered)}
+        distinct: dict[int, Any] = {}
+        for stream in ordered:
+            distinct.setdefault(id(stream.patcher.model), stream.patcher)
         models = [*distinct.values(), *(model for stream in ordered for model in self._models(stream)[1:])]
         mm.load_models_gpu(models, memory_required=self.required, minimum_memory_required=self.minimum)
 

@@ -41,7 +41,8 @@ class CouplerModel:
         try:
             return self.coupler.match(shapes)
         except ValueError as error:
-            raise ValueError(f"coupler: {error}") from error
+            reason = str(error).removesuffix(".")
+            raise ValueError(f"coupler: {reason}, or disconnect the coupler and connect another one.") from error
 
 
 @dataclass

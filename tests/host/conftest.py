@@ -6,6 +6,7 @@ from importlib.util import find_spec
 
 import pytest
 import torch
+from host import core_models
 from host.comfy_host import Http, InProcess, find_comfyui
 from host.tiny_checkpoint import save_tiny
 from tiny import hosted_versatile
@@ -106,3 +107,32 @@ def empty(run_node, tiny):
         return run_node("CoDiEmptyLatent", model=tiny[0], **given | inputs)[0]
 
     return call
+
+
+@pytest.fixture
+def couple(host):
+    """A coupled guider over those of a case, see `coupled_runs`."""
+
+    def make(case, **options):
+        return host.module("nodes.runtime.coupled_guider").CoupledGuider(case.guiders, **options)
+
+    return make
+
+
+@pytest.fixture
+def coupler_of(host):
+    """A CODI_COUPLER with random weights for the latents of small models."""
+
+    def make(*names, seed=0):
+        config, model = host.module("codi_backend.config.coupler"), host.module("codi_backend.models.coupler")
+        shapes = {name: core_models.SHAPES[name] for name in names}
+        spaces = tuple(
+            config.LatentSpace(name, channels, core_models.AXES[name], tuple(extent), (0.0,) * channels, 1.0)
+            for name, (channels, *extent) in shapes.items()
+        )
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            network = model.Coupler(config.CouplerConfig(spaces, width=8, blocks=1, token_dim=8))
+        return host.module("nodes.runtime.coupler_model").CouplerModel(network)
+
+    return make

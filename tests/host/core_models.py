@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -58,7 +57,13 @@ SHAPES = {
     "ace": (8, 16, 12),
     "flux": (16, 8, 8),
 }
+AXES = {"sd15": "HW", "sdxl": "HW", "flux": "HW", "stable_audio": "T", "ace": "TF"}
 CONTEXT = {"sd15": 16, "sdxl": 24, "stable_audio": 768, "ace": 16, "flux": 16}
+
+
+def unet_config(name: str) -> dict[str, Any]:
+    """A fresh copy of a network's configuration."""
+    return copy.deepcopy(_CONFIGS[name][1])
 
 
 def build(name: str, seed: int = 0):
@@ -67,8 +72,7 @@ def build(name: str, seed: int = 0):
     import comfy.model_patcher
     import comfy.supported_models
 
-    kind, unet_config = _CONFIGS[name]
-    config = getattr(comfy.supported_models, kind)(copy.deepcopy(unet_config))
+    config = getattr(comfy.supported_models, _CONFIGS[name][0])(unet_config(name))
     config.set_inference_dtype(torch.float32, None)
     state = {}
     if name == "stable_audio":
@@ -80,12 +84,12 @@ def build(name: str, seed: int = 0):
     model = config.get_model(state, device=torch.device("cpu"))
     if name == "ace":  # whose size is not configurable
         del model.diffusion_model.lyric_encoder.encoders[:]
-    _fill(model, seed)
+    fill(model, seed)
     device = mm.get_torch_device()
     return comfy.model_patcher.CoreModelPatcher(model, load_device=device, offload_device=mm.unet_offload_device())
 
 
-def _fill(network: torch.nn.Module, seed: int) -> None:
+def fill(network: torch.nn.Module, seed: int) -> None:
     """Random weights, since ComfyUI's layers have none until a file is loaded."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -121,29 +125,6 @@ def guider(name: str, model=None, cfg: float = 3.0, seed: int = 0, positive=None
 def latent(name: str, seed: int, batch: int = 1) -> torch.Tensor:
     """A latent of a model, in the units of its autoencoder."""
     return torch.randn(batch, *SHAPES[name], generator=torch.Generator().manual_seed(seed))
-
-
-@dataclass
-class Case:
-    """Guiders with the noise and the latents of their streams."""
-
-    names: tuple[str, ...]
-    guiders: list
-    noise: list[torch.Tensor]
-    latents: list[torch.Tensor]
-
-    @classmethod
-    def of(cls, *names: str, batch: int = 1, empty: bool = True, **options: Any) -> Case:
-        noise = [latent(name, 10 + i, batch) for i, name in enumerate(names)]
-        latents = [torch.zeros_like(z) if empty else latent(name, 20 + i, batch) for i, (name, z) in
-                   enumerate(zip(names, noise))]  # fmt: skip
-        return cls(names, [guider(name, seed=i, **options) for i, name in enumerate(names)], noise, latents)
-
-
-def nested(tensors):
-    from comfy.nested_tensor import NestedTensor
-
-    return NestedTensor(list(tensors))
 
 
 def sigmas_of(model, steps: int = 4, scheduler: str = "normal") -> torch.Tensor:

@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 from host import core_models as core
-from host.core_models import Case, nested, sigmas_of
+from host.core_models import sigmas_of
+from host.coupled_runs import Case, alone, assert_each_as_alone, nested, together
 
 DETERMINISTIC = (
     ("euler", "heun", "heunpp2", "exp_heun_2_x0", "dpm_2", "lms", "dpmpp_2m", "ipndm", "ipndm_v", "deis")
@@ -19,48 +20,8 @@ STOCHASTIC = (
 )  # fmt: skip
 
 
-@pytest.fixture
-def couple(host):
-    """A coupled guider over those of a case."""
-
-    def make(case, **options):
-        return host.module("nodes.runtime.coupled_guider").CoupledGuider(case.guiders, **options)
-
-    return make
-
-
-def sampler(name="euler"):
-    import comfy.samplers
-
-    return comfy.samplers.sampler_object(name)
-
-
-def together(guider, case, sigmas, name="euler", mask=None, **options):
-    """The streams of a coupled run."""
-    with torch.inference_mode():
-        noise, latents = nested(case.noise), nested(case.latents)
-        return guider.sample(noise, latents, sampler(name), sigmas, denoise_mask=mask, seed=7, **options).unbind()
-
-
-def alone(case, i, sigmas, name="euler", mask=None):
-    """What one guider of a case gives by itself."""
-    with torch.inference_mode():
-        sigmas = sigmas.clone()  # which uni_pc changes in place
-        return case.guiders[i].sample(case.noise[i], case.latents[i], sampler(name), sigmas, denoise_mask=mask, seed=7)
-
-
 def flow_sigmas(sigmas):
     return sigmas / (1 + sigmas)
-
-
-def assert_each_as_alone(couple, case, sigmas, names, lead=0, masks=None):
-    guider = couple(case, lead=lead)
-    for name in names:
-        results = together(guider, case, sigmas, name, masks and nested(masks))
-        for i, result in enumerate(results):
-            expected = alone(case, i, sigmas, name, masks and masks[i])
-            assert expected.isfinite().all() and expected.std() > 0.01, name
-            assert torch.equal(result, expected), (name, i, float((result - expected).abs().max()))
 
 
 @pytest.mark.parametrize(
