@@ -5,12 +5,12 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ...codi_backend.checks.numbers import require_number, require_whole
+from ..latents.joint import MAX_STREAMS
 from ..runtime.coupled_guider import CoupledGuider
 from ..runtime.coupler_model import CouplerModel
 from ..runtime.growing_inputs import growing, numbered
 from ..runtime.types import CATEGORY, CouplerType
 
-MAX_GUIDERS = 8
 MAX_WEIGHT = 100.0
 DEFAULT_WEIGHT = 3.0
 
@@ -29,7 +29,7 @@ class CoDiCoupleGuiders(io.ComfyNode):
                 growing(
                     "guiders",
                     io.Guider.Input("guider", tooltip="A guider with its model and prompts, such as CFGGuider."),
-                    MAX_GUIDERS,
+                    MAX_STREAMS,
                     "Guiders of the streams, in the order of the streams in the latent.",
                     least=2,
                 ),
@@ -62,7 +62,7 @@ class CoDiCoupleGuiders(io.ComfyNode):
                     "lead",
                     default=1,
                     min=1,
-                    max=MAX_GUIDERS,
+                    max=MAX_STREAMS,
                     tooltip="Number of the guider that leads: the scheduler has its model. Other models get the same "
                     "ratio of noise to content at their own sigmas.",
                 ),
@@ -83,7 +83,7 @@ class CoDiCoupleGuiders(io.ComfyNode):
         lead: int,
         coupler: CouplerModel | None = None,
     ) -> io.NodeOutput:
-        given = [guiders[name] for name in numbered("guider", MAX_GUIDERS) if guiders.get(name) is not None]
+        given = [guiders[name] for name in numbered("guider", MAX_STREAMS) if guiders.get(name) is not None]
         if len(given) < 2:
             raise ValueError("guiders: there is nothing to couple; connect at least two guiders.")
         weight = require_number(weight, "weight", 0, MAX_WEIGHT)

@@ -1,4 +1,4 @@
-"""Joining and splitting of joint latents with their masks, and held streams."""
+"""Joining and splitting of joint latents with their masks, and held streams. The streams may be of any models."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from comfy_api.latest import io
 from comfy_execution.graph_utils import ExecutionBlocker
 from torch import Tensor
 
-from ..runtime.growing_inputs import growing
+from ..runtime.growing_inputs import growing, numbered
 from ..runtime.latent_packing import (
     STREAMS,
     names_of,
@@ -20,21 +20,20 @@ from ..runtime.latent_packing import (
 from ..runtime.types import CATEGORY
 from .empty import codi_config
 
-IMAGE_CHANNELS = 4
+# Splitting and coupling have as many sockets.
+MAX_STREAMS = 6
+# Channels of CoDi's own latents, in the published models and in the built-in one.
+IMAGE_CHANNELS, AUDIO_CHANNELS = 4, 8
 
 
-def _kind(stream: Tensor) -> str:
-    """The probable modality of a stream, from its shape alone: there is no model here."""
-    if stream.ndim == 5:
-        return "video"
-    if stream.ndim != 4:
-        raise ValueError(
-            f"latents: a latent of shape {list(stream.shape)} is none of CoDi's; "
-            "connect latents from the CoDi encode nodes or CoDi Empty Latent."
-        )
-    if tuple(stream.shape[2:]) == (1, 1):
+def _kind(stream: Tensor) -> str | None:
+    """The modality that a stream of CoDi's would have, from its shape alone: there is no model here."""
+    channels, extent = stream.shape[1], tuple(stream.shape[2:])
+    if extent == (1, 1):
         return "text"
-    return "image" if stream.shape[1] == IMAGE_CHANNELS else "audio"
+    if channels == IMAGE_CHANNELS:
+        return {2: "image", 3: "video"}.get(len(extent))
+    return "audio" if channels == AUDIO_CHANNELS and len(extent) == 2 else None
 
 
 class CoDiJoinLatents(io.ComfyNode):
@@ -44,38 +43,52 @@ class CoDiJoinLatents(io.ComfyNode):
             node_id="CoDiJoinLatents",
             display_name="CoDi Join Latents",
             category=f"{CATEGORY}/latent",
-            description="Joins latents to one joint latent, whose streams are sampled together. Masks are kept.",
+            description="Joins latents of CoDi, or of any models, to one joint latent, whose streams are sampled "
+            "together. Masks are kept.",
             search_aliases=["joint latent", "nested latent", "combine latents", "concat", "codi"],
             inputs=[
                 growing(
                     "latents",
-                    io.Latent.Input("latent", tooltip="A latent of one or more streams, each of another modality."),
-                    len(STREAMS),
-                    "Latents to join: at most one stream of each modality, all of one batch size.",
+                    io.Latent.Input("latent", tooltip="A latent of one or more streams."),
+                    MAX_STREAMS,
+                    "Latents to join, all of one batch size. CoDi itself takes at most one stream of each modality.",
                     least=2,
-                )
+                ),
+                io.Boolean.Input(
+                    "keep_order",
+                    default=False,
+                    optional=True,
+                    tooltip="Keep the streams in the order of the sockets, as the guiders of CoDi Couple Guiders are. "
+                    "If off, streams that look like CoDi's are put in its order: image, video, audio, text.",
+                ),
             ],
-            outputs=[io.Latent.Output(display_name="latent", tooltip="All streams, image first and text last.")],
+            outputs=[io.Latent.Output(display_name="latent", tooltip="All streams.")],
         )
 
     @classmethod
-    def execute(cls, latents: io.Autogrow.Type) -> io.NodeOutput:
-        found: dict[str, tuple[Tensor, Tensor | None]] = {}
-        for latent in latents.values():
+    def execute(cls, latents: io.Autogrow.Type, keep_order: bool = False) -> io.NodeOutput:
+        given = {name: latents[name] for name in numbered("latent", MAX_STREAMS) if name in latents}
+        found: list[tuple[str | None, Tensor, Tensor | None]] = []
+        for latent in given.values():
             for stream, mask in zip(split(samples_of(latent, "latents")), split_masks(latent)):
+                if stream.ndim < 3:
+                    raise ValueError(
+                        f"latents: a latent of shape {list(stream.shape)} has no extent; connect one of a VAE or of an "
+                        "empty latent node."
+                    )
                 kind = _kind(stream)
-                if kind in found:
-                    raise ValueError(f"latents: there are two {kind} streams; connect one of each modality.")
-                require_latent(stream, "latents", kind)
-                found[kind] = stream, mask
-        if len({len(stream) for stream, _ in found.values()}) > 1:
-            sizes = ", ".join(f"{kind} {len(stream)}" for kind, (stream, _) in found.items())
+                require_latent(stream, "latents", kind or f"number {len(found) + 1}")
+                found.append((kind, stream, mask))
+        kinds = [kind for kind, _, _ in found]
+        if not keep_order and None not in kinds and len(set(kinds)) == len(kinds):
+            found.sort(key=lambda row: STREAMS.index(row[0]))
+        if len({len(stream) for _, stream, _ in found}) > 1:
+            sizes = ", ".join(f"{kind or number} {len(z)}" for number, (kind, z, _) in enumerate(found, start=1))
             raise ValueError(
                 f"latents: the batch sizes differ ({sizes}); make them equal, as Repeat Latent Batch does."
             )
-        streams, masks = zip(*(found[kind] for kind in STREAMS if kind in found))
-        first = next(iter(latents.values()))
-        return io.NodeOutput(with_masks(first, list(streams), list(masks)))
+        _, streams, masks = zip(*found)
+        return io.NodeOutput(with_masks(next(iter(given.values())), list(streams), list(masks)))
 
 
 class CoDiSplitLatent(io.ComfyNode):
@@ -85,30 +98,56 @@ class CoDiSplitLatent(io.ComfyNode):
             node_id="CoDiSplitLatent",
             display_name="CoDi Split Latent",
             category=f"{CATEGORY}/latent",
-            description="Splits a joint latent into its streams, for stock latent nodes.",
+            description="Splits a joint latent into its streams, for stock latent nodes: by modality for a CoDi model, "
+            "by number for any models.",
             search_aliases=["joint latent", "nested latent", "separate latents", "unjoin", "codi"],
             inputs=[
-                io.Model.Input("model", tooltip="The CoDi model, which identifies the streams."),
+                io.Model.Input(
+                    "model", optional=True, tooltip="The CoDi model, which identifies the streams by modality."
+                ),
                 io.Latent.Input("samples", tooltip="A latent of one or more streams."),
             ],
             outputs=[
-                io.Latent.Output(display_name=name, tooltip=f"The {name} stream with its mask, if there is one.")
-                for name in STREAMS
+                *(
+                    io.Latent.Output(display_name=name, tooltip=f"The {name} stream with its mask, if there is one.")
+                    for name in STREAMS
+                ),
+                *(
+                    io.Latent.Output(
+                        display_name=f"stream {number}", tooltip=f"Stream {number} with its mask, of any model."
+                    )
+                    for number in range(1, MAX_STREAMS + 1)
+                ),
             ],
         )
 
     @classmethod
-    def execute(cls, model, samples) -> io.NodeOutput:
+    def execute(cls, samples, model=None) -> io.NodeOutput:
         streams, masks = split(samples_of(samples)), split_masks(samples)
-        names = names_of([stream.shape for stream in streams], codi_config(model), "samples")
-        found = {name: with_masks(samples, [z], [mask]) for name, z, mask in zip(names, streams, masks)}
-        return io.NodeOutput(*(found.get(name) or _absent(name, names) for name in STREAMS))
+        parts = [with_masks(samples, [z], [mask]) for z, mask in zip(streams, masks)]
+        found = {}
+        if model is not None:
+            names = names_of([stream.shape for stream in streams], codi_config(model), "samples")
+            found = dict(zip(names, parts))
+        by_name = [found.get(name) or _absent(name, list(found)) for name in STREAMS]
+        missing = [_missing(number, len(parts)) for number in range(len(parts) + 1, MAX_STREAMS + 1)]
+        return io.NodeOutput(*by_name, *parts[:MAX_STREAMS], *missing)
 
 
 def _absent(name: str, names: list[str]) -> ExecutionBlocker:
+    if not names:
+        return ExecutionBlocker(
+            f"model: none is connected to tell which stream is {name}; connect a CoDi model, or use a numbered output."
+        )
     return ExecutionBlocker(
         f"samples: there is no {name} stream in this latent, which holds {', '.join(names)}; "
         f"switch {name} on in CoDi Empty Latent."
+    )
+
+
+def _missing(number: int, count: int) -> ExecutionBlocker:
+    return ExecutionBlocker(
+        f"samples: there is no stream {number} in this latent of {count}; connect another output, or join more streams."
     )
 
 
@@ -119,34 +158,69 @@ class CoDiHoldStreams(io.ComfyNode):
             node_id="CoDiHoldStreams",
             display_name="CoDi Hold Streams",
             category=f"{CATEGORY}/latent",
-            description="Holds streams of a joint latent: they stay unchanged, and generated streams attend to them. "
-            "Hold a video to generate its audio.",
+            description="Holds streams of a joint latent: they stay unchanged, and generated streams attend to them or "
+            "are coupled to them. Hold a video to generate its audio.",
             search_aliases=["set latent noise mask", "inpaint", "freeze", "condition on video", "codi"],
             inputs=[
-                io.Model.Input("model", tooltip="The CoDi model, which identifies the streams."),
+                io.Model.Input(
+                    "model", optional=True, tooltip="The CoDi model, which identifies the streams by modality."
+                ),
                 io.Latent.Input("samples", tooltip="A latent with the streams to hold and the streams to generate."),
                 *(io.Boolean.Input(name, default=False, tooltip=f"Hold the {name} stream.") for name in STREAMS),
+                io.String.Input(
+                    "streams",
+                    default="",
+                    optional=True,
+                    tooltip="Numbers of further streams to hold, such as 1, 3. Needs no model.",
+                ),
             ],
             outputs=[io.Latent.Output(display_name="latent", tooltip="The same streams with a noise mask.")],
         )
 
     @classmethod
-    def execute(cls, model, samples, **held: bool) -> io.NodeOutput:
-        streams = split(samples_of(samples))
-        names = names_of([stream.shape for stream in streams], codi_config(model), "samples")
-        for name in STREAMS:
-            if held[name] and name not in names:
-                raise ValueError(
-                    f"{name}: there is no {name} stream to hold in this latent, which holds {', '.join(names)}; "
-                    "join one with CoDi Join Latents, or switch this off."
-                )
-        if all(held[name] for name in names):
-            raise ValueError(f"{', '.join(names)}: every stream is held; leave one to generate.")
-        for name, stream in zip(names, streams):
-            if held[name]:
-                require_latent(stream, "samples", name)
+    def execute(cls, samples, model=None, streams: str = "", **held: bool) -> io.NodeOutput:
+        parts = split(samples_of(samples))
+        names = [f"number {number}" for number in range(1, len(parts) + 1)]
+        chosen = {names[number - 1] for number in _numbers(streams, len(parts))}
+        wanted = [name for name in STREAMS if held[name]]
+        if model is not None:
+            known = names_of([part.shape for part in parts], codi_config(model), "samples")
+            _require_there(wanted, known)
+            chosen = {known[names.index(name)] for name in chosen} | set(wanted)
+            names = known
+        elif wanted:
+            raise ValueError(
+                f"{wanted[0]}: no model tells which stream is {wanted[0]}; connect the CoDi model, or switch this off "
+                "and give the number of the stream in streams."
+            )
+        if len(chosen) == len(names):
+            inputs = ", ".join(wanted) if len(wanted) == len(names) else "streams"
+            raise ValueError(f"{inputs}: every stream is held; leave one to generate.")
+        for name, part in zip(names, parts):
+            if name in chosen:
+                require_latent(part, "samples", name)
         masks = [
-            whole_mask(stream, 0.0) if held[name] else mask
-            for name, stream, mask in zip(names, streams, split_masks(samples))
+            whole_mask(part, 0.0) if name in chosen else mask
+            for name, part, mask in zip(names, parts, split_masks(samples))
         ]
-        return io.NodeOutput(with_masks(samples, streams, masks))
+        return io.NodeOutput(with_masks(samples, parts, masks))
+
+
+def _require_there(wanted: list[str], names: list[str]) -> None:
+    for name in wanted:
+        if name not in names:
+            raise ValueError(
+                f"{name}: there is no {name} stream to hold in this latent, which holds {', '.join(names)}; "
+                "join one with CoDi Join Latents, or switch this off."
+            )
+
+
+def _numbers(text: str, count: int) -> set[int]:
+    """The numbers of streams in a text such as ``1, 3``. `ValueError` about the input `streams`."""
+    words = text.replace(",", " ").split()
+    if not all(word.isdecimal() for word in words):
+        raise ValueError(f"streams: {text!r} is no list of numbers; give numbers of streams such as 1, 3.")
+    numbers = {int(word) for word in words}
+    if strange := sorted(number for number in numbers if not 1 <= number <= count):
+        raise ValueError(f"streams: there is no stream {strange[0]} in this latent; give numbers from 1 to {count}.")
+    return numbers

@@ -398,7 +398,10 @@ MISTAKES = {
     ),
     "prompts of two CLIPs": (interpolated, "prompt_2: a prompt of 77 tokens of width 768"),
     # Streams.
-    "two image streams to join": (joined(emptied("image"), emptied("image", "audio")), "latents: there are two image"),
+    "two image streams that were joined": (
+        lambda g: g.sample(g.model, g.text(), joined(emptied("image"), emptied("image", "audio"))(g)),
+        "latent_image: the latent holds two image",
+    ),
     "two image streams": (sampled(lambda: nested(IMAGE, IMAGE)), "latent_image: the latent holds two image"),
     # Versatile Diffusion, and what is not of it.
     "prompt for Versatile Diffusion": (versatile(guided_by(Wired.text)), "positive: this is a prompt"),

@@ -199,7 +199,7 @@ def test_masks_survive_joining_and_splitting(host, run_node, tiny, empty):
         (1, 1, 1, 1),
     ]
     parts = run_node("CoDiSplitLatent", model=tiny[0], samples=more)
-    assert all(torch.is_tensor(part["samples"]) and torch.is_tensor(part["noise_mask"]) for part in parts)
+    assert all(torch.is_tensor(part["samples"]) and torch.is_tensor(part["noise_mask"]) for part in parts[:8])
     assert torch.equal(parts[0]["noise_mask"], masked["noise_mask"]) and parts[1]["noise_mask"].all()
     assert "noise_mask" not in image and "noise_mask" not in audio
 
@@ -209,21 +209,21 @@ def test_a_plain_mask_is_that_of_the_first_stream(host, run_node, tiny, empty):
     joint = empty()
     with torch.inference_mode():
         (masked,) = host.node("SetLatentNoiseMask")().set_mask(joint, torch.zeros(1, 64, 64))
-    image, _, audio, _ = run_node("CoDiSplitLatent", model=tiny[0], samples=masked)
+    image, _, audio, *_ = run_node("CoDiSplitLatent", model=tiny[0], samples=masked)
     assert not image["noise_mask"].any() and "noise_mask" not in audio
 
 
 def test_splitting_undoes_joining(run_node, tiny, empty):
     streams = run_node("CoDiSplitLatent", model=tiny[0], samples=empty(**ALL, batch_size=2))
-    assert equal([part["samples"] for part in streams], empty(**ALL, batch_size=2)["samples"].unbind())
-    (joint,) = run_node("CoDiJoinLatents", latents={f"latent{i}": part for i, part in enumerate(streams)})
-    assert equal(joint["samples"].unbind(), [part["samples"] for part in streams])
+    assert equal([part["samples"] for part in streams[:4]], empty(**ALL, batch_size=2)["samples"].unbind())
+    (joint,) = run_node("CoDiJoinLatents", latents={f"latent_{i}": part for i, part in enumerate(streams[:4], start=1)})
+    assert equal(joint["samples"].unbind(), [part["samples"] for part in streams[:4]])
 
 
 def test_an_absent_stream_blocks_what_needs_it(run_node, tiny, empty):
     from comfy_execution.graph_utils import ExecutionBlocker
 
-    image, video, audio, text = run_node("CoDiSplitLatent", model=tiny[0], samples=empty())
+    image, video, audio, text, *_ = run_node("CoDiSplitLatent", model=tiny[0], samples=empty())
     assert image["samples"].shape == (1, 4, 8, 8) and audio["samples"].shape == (1, 8, 32, 8)
     for name, output in (("video", video), ("text", text)):
         assert isinstance(output, ExecutionBlocker) and f"samples: there is no {name} stream" in output.message
@@ -250,7 +250,7 @@ def test_a_held_stream_comes_back(run_node, tiny, empty, sample, held, sampler):
     latent = empty(**ALL)
     streams = dict(zip(ALL, latent["samples"].unbind()))
     streams[held] = torch.randn(streams[held].shape, generator=generator)
-    parts = {f"latent{i}": {"samples": z} for i, z in enumerate(streams.values())}
+    parts = {f"latent_{i}": {"samples": z} for i, z in enumerate(streams.values(), start=1)}
     (latent,) = run_node("CoDiJoinLatents", latents=parts)
     (latent,) = run_node("CoDiHoldStreams", model=tiny[0], samples=latent, **{name: name == held for name in ALL})
     for name, result in zip(ALL, sample(latent, steps=3, sampler=sampler), strict=True):
@@ -258,6 +258,87 @@ def test_a_held_stream_comes_back(run_node, tiny, empty, sample, held, sampler):
             assert torch.equal(result, streams[held])
         else:
             assert result.std() > 0.1
+
+
+FOREIGN = [torch.full(shape, float(i)) for i, shape in enumerate([(2, 16, 8, 8), (2, 64, 20), (2, 4, 6, 6)])]
+
+
+def parts_of(*streams):
+    return {f"latent_{i}": {"samples": z} for i, z in enumerate(streams, start=1)}
+
+
+def test_latents_of_any_models_are_joined_in_their_order(run_node):
+    """Of images, sounds of one axis and images that look like CoDi's; two of one kind as well."""
+    (joint,) = run_node("CoDiJoinLatents", latents=parts_of(*FOREIGN))
+    assert equal(joint["samples"].unbind(), FOREIGN) and "noise_mask" not in joint
+    image = FOREIGN[2]
+    (joint,) = run_node("CoDiJoinLatents", latents=parts_of(image + 1, image))
+    assert equal(joint["samples"].unbind(), [image + 1, image])
+    (more,) = run_node("CoDiJoinLatents", latents={"latent_1": {"samples": FOREIGN[1]}, "latent_2": joint})
+    assert equal(more["samples"].unbind(), [FOREIGN[1], image + 1, image])
+
+
+def test_the_order_of_the_sockets_can_be_kept(run_node, empty):
+    image, audio = empty(audio=False)["samples"], empty(image=False)["samples"]
+    for keep_order, streams in ((False, [image, audio]), (True, [audio, image])):
+        (joint,) = run_node("CoDiJoinLatents", latents=parts_of(audio, image), keep_order=keep_order)
+        assert equal(joint["samples"].unbind(), streams)
+    # The numbers of sockets count, not the order in which a prompt lists them.
+    given = {"latent_3": {"samples": image}, "latent_1": {"samples": audio}}
+    assert equal(run_node("CoDiJoinLatents", latents=given, keep_order=True)[0]["samples"].unbind(), [audio, image])
+
+
+def test_latents_without_extent_cannot_be_joined(run_node):
+    with pytest.raises(ValueError, match=r"^latents: a latent of shape \[2, 16\] has no extent; connect"):
+        run_node("CoDiJoinLatents", latents=parts_of(FOREIGN[0], torch.zeros(2, 16)))
+
+
+def test_splitting_by_number(run_node, empty, tiny):
+    from comfy_execution.graph_utils import ExecutionBlocker
+
+    mask = torch.rand(2, 1, 20)
+    parts = parts_of(*FOREIGN)
+    parts["latent_2"]["noise_mask"] = mask
+    (joint,) = run_node("CoDiJoinLatents", latents=parts)
+    outputs = run_node("CoDiSplitLatent", samples=joint)
+    assert equal([part["samples"] for part in outputs[4:7]], FOREIGN)
+    assert torch.equal(outputs[5]["noise_mask"], mask) and outputs[4]["noise_mask"].all()
+    for blocked, sentence in [(outputs[0], "model: none is connected"), (outputs[7], "samples: there is no stream 4 ")]:
+        assert isinstance(blocked, ExecutionBlocker) and blocked.message.startswith(sentence)
+    outputs = run_node("CoDiSplitLatent", samples=empty(), model=tiny[0])
+    assert outputs[0]["samples"] is outputs[4]["samples"] and outputs[2]["samples"] is outputs[5]["samples"]
+
+
+def test_holding_by_number(run_node, empty, tiny):
+    off = dict.fromkeys(ALL, False)
+    (joint,) = run_node("CoDiJoinLatents", latents=parts_of(*FOREIGN))
+    for streams, means in (("2", [1, 0, 1]), ("1, 3", [0, 1, 0]), (" 3 1,", [0, 1, 0])):
+        (held,) = run_node("CoDiHoldStreams", samples=joint, streams=streams, **off)
+        assert [float(mask.mean()) for mask in held["noise_mask"].unbind()] == means
+        assert [mask.shape[2:] for mask in held["noise_mask"].unbind()] == [z.shape[2:] for z in FOREIGN]
+    (same,) = run_node("CoDiHoldStreams", samples=joint, **off)
+    assert "noise_mask" not in same
+    (both,) = run_node(
+        "CoDiHoldStreams", samples=empty(**ALL), model=tiny[0], streams="4", **off | {"video": True}
+    )  # fmt: skip
+    assert [float(mask.mean()) for mask in both["noise_mask"].unbind()] == [1, 0, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"streams": "1, x"}, "streams: '1, x' is no list of numbers; give"),
+        ({"streams": "-1"}, "streams: '-1' is no list of numbers; give"),
+        ({"streams": "0"}, "streams: there is no stream 0 in this latent; give numbers from 1 to 3"),
+        ({"streams": "4"}, "streams: there is no stream 4 in this latent; give numbers from 1 to 3"),
+        ({"streams": "1, 2, 3"}, "streams: every stream is held; leave one to generate"),
+        ({"image": True}, "image: no model tells which stream is image; connect"),
+    ],
+)
+def test_streams_that_cannot_be_held(run_node, given, sentence):
+    (joint,) = run_node("CoDiJoinLatents", latents=parts_of(*FOREIGN))
+    with pytest.raises(ValueError, match=f"^{sentence}"):
+        run_node("CoDiHoldStreams", samples=joint, **dict.fromkeys(ALL, False) | given)
 
 
 def test_in_a_graph(host):

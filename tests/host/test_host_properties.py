@@ -170,7 +170,7 @@ def test_joined_and_split(host, tiny, parts):
     assert len(streams.split(joint[0]["samples"])) == len(given_streams)
     if (out := ends_well(host, "CoDiSplitLatent", model=tiny[0], samples=joint[0])) is None:
         return
-    apart = [latent["samples"] for latent in out if isinstance(latent, dict)]
+    apart = [latent["samples"] for latent in out[: len(STREAMS)] if isinstance(latent, dict)]
     assert len(apart) == len(given_streams)
     assert all(any(torch.equal(one, other) for other in given_streams) for one in apart)
 
