@@ -22,12 +22,12 @@ def add(subparsers: argparse._SubParsersAction) -> None:
     p.add_argument(
         "stage",
         help="a stage such as diffuser_image; or all: every stage of the small CoDi, in order; or "
-        "versatile: the small Versatile Diffusion; an unknown name lists them",
+        "versatile: the small Versatile Diffusion; or coupler: see docs/coupling.md; an unknown name lists them",
     )
     p.add_argument(
         "--out",
         type=folder_path,
-        help="run folder (default: runs/mini; for versatile runs/versatile, with --data runs/own)",
+        help="run folder (default: runs/mini; for versatile and coupler runs/<stage>, with --data runs/own)",
     )
     p.add_argument("--steps", type=int, help="optimizer steps of every phase (default: the recipe's; 1000 with --data)")
     p.add_argument("--batch-size", type=int, help="samples a step (default: the recipe's, for a GPU; 16 with --data)")
@@ -41,7 +41,13 @@ def add(subparsers: argparse._SubParsersAction) -> None:
     own.add_argument(
         "--init", nargs="+", type=file_path, metavar="FILE", help="checkpoint files to start from (default: mini)"
     )
-    own.add_argument("--streams", nargs=2, metavar="MODALITY", help="the pair that alignment trains, as in image audio")
+    own.add_argument("--streams", nargs="+", metavar="MODALITY", help="the pair that alignment trains, or the streams "
+                     "of a coupler, as in image audio")  # fmt: skip
+    own.add_argument("--pairs", type=folder_path, metavar="FOLDER", help="for coupler: a folder with a subfolder of "
+                     "saved latents for each stream, files of equal names being pairs; or data as for "
+                     "--data")  # fmt: skip
+    own.add_argument("--axes", nargs="+", default=[], type=_axes, metavar="STREAM=AXES", help="of saved latents: the "
+                     "axes after the channels if they are others than T, HW or THW, as in audio=FT")  # fmt: skip
     own.add_argument("--skip-broken", action="store_true", help="leave out entries that cannot be used, and list them "
                      "in left_out.txt in the run folder")  # fmt: skip
     machine = p.add_argument_group("machine")
@@ -53,6 +59,13 @@ def add(subparsers: argparse._SubParsersAction) -> None:
         "--sample-every", type=int, default=1000, help="steps between samples; 0: none (default: 1000)"
     )
     p.set_defaults(run=run)
+
+
+def _axes(value: str) -> tuple[str, str]:
+    name, equals, axes = value.partition("=")
+    if not equals or not name:
+        raise argparse.ArgumentTypeError(f"{value!r} is not STREAM=AXES, as in audio=FT")
+    return name, axes.upper()
 
 
 def run(options: argparse.Namespace) -> None:
@@ -72,6 +85,19 @@ def run(options: argparse.Namespace) -> None:
     def report(line: str) -> None:
         print(line, flush=True)
 
+    if options.stage == "coupler":
+        if options.data or options.skip_broken:
+            raise ValueError("--data and --skip-broken are for other stages: give --pairs.")
+        from ..training import train_coupler
+
+        out = options.out or Path("runs/coupler")
+        check_folder(out)
+        chosen = dataclasses.replace(train_coupler.OPTIONS, **changes)
+        given = options.init or "mini", options.streams or (), dict(options.axes)
+        train_coupler.train_coupler(options.pairs, out, *given, chosen, report, execution)
+        return
+    if options.pairs or options.axes:
+        raise ValueError("--pairs and --axes are for the stage coupler: give --data.")
     if options.data is not None:
         from ..training import finetune
 

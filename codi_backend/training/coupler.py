@@ -20,6 +20,7 @@ _LOWEST, _HIGHEST = 0.02, 30.0
 # Share of the groups in which one stream is clean, as a held stream is.
 _HELD = 0.2
 _TIME_WEIGHT = 0.2
+_IMAGES_PER_VIDEO = 4  # batches with videos are smaller
 HELD_OUT = 64  # pairs that are kept from training, among which retrieval is measured
 RETRIEVAL_LEVELS = (0.1, 0.3, 1.0, 2.0, 4.0)
 
@@ -57,6 +58,8 @@ class CouplerStage(Stage):
     def batch(self, step: int, size: int, seed: int) -> dict[str, Tensor]:
         """The clean latents of `size` random pairs of one pair of streams."""
         names = self.pairs[step % len(self.pairs)]
+        if any(self.coupler.spaces[self.index[name]].axes == "THW" for name in names):
+            size = max(2, size // _IMAGES_PER_VIDEO)
         count = min(len(self.latents[name]) for name in names)
         rows = torch.from_numpy(np.random.default_rng((seed, step)).integers(0, count, size))
         return {name: self.latents[name][rows].float() for name in names}

@@ -62,7 +62,7 @@ class PairLatents:
         Parameters
         ----------
         pairs : Pairs
-            Asked for texts, which are the captions, and for the streams to encode.
+            Asked for the streams to encode, and for texts if there are to be captions.
         workers : int
             Processes that read files.
         broken : Broken, optional
@@ -140,7 +140,7 @@ def _items(
 ) -> Iterator[dict[str, Any]]:
     """Crops of all entries; captions and numbers of crops are appended to the lists, once an entry."""
     for items in read_all(pairs, workers, broken, functools.partial(_crops, pairs)):
-        captions.append(items[0]["text"])
+        captions.append(items[0].get("text", ""))
         crops.append(len(items))
         yield from items
 
