@@ -14,6 +14,8 @@ from .contexts.encoders import CoDiContextImage, CoDiContextText
 from .contexts.guider import CoDiContextGuider
 from .contexts.mix import CoDiMixContexts
 from .coupling.couple_guiders import CoDiCoupleGuiders
+from .coupling.load_save import CoDiCouplerFromModel, CoDiLoadCoupler, CoDiSaveCoupler
+from .coupling.train import CoDiTrainCoupler
 from .latents.edit_text import CoDiEditTextLatent
 from .latents.empty import CoDiEmptyLatent
 from .latents.joint import CoDiHoldStreams, CoDiJoinLatents, CoDiSplitLatent
@@ -22,6 +24,7 @@ from .loaders import CoDiLoadModel
 from .prompts.embeddings import CoDiEmbeddingFromTensor, CoDiLoadEmbedding, CoDiSaveEmbedding
 from .prompts.encoders import CoDiPromptAudio, CoDiPromptImage, CoDiPromptText, CoDiPromptVideo
 from .prompts.interpolate import CoDiInterpolate
+from .runtime.coupler_files import register_coupler_folder
 from .runtime.files import register_model_folder
 from .samplers.guider import CoDiGuider
 from .samplers.samplers import CoDiSampleAudio, CoDiSampleImage, CoDiSampler, CoDiSampleText, CoDiSampleVideo
@@ -33,6 +36,7 @@ from .tools.similarity import CoDiSimilarity
 class CoDiExtension(ComfyExtension):
     async def on_load(self) -> None:
         register_model_folder()
+        register_coupler_folder()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return [
@@ -65,7 +69,6 @@ class CoDiExtension(ComfyExtension):
             CoDiAlignmentCurve,
             CoDiGuider,
             CoDiContextGuider,
-            CoDiCoupleGuiders,
             CoDiSampler,
             CoDiSampleImage,
             CoDiSampleVideo,
@@ -79,4 +82,9 @@ class CoDiExtension(ComfyExtension):
             CoDiFocus,
             CoDiBlendVisionOutputs,
             CoDiSimilarity,
+            CoDiCoupleGuiders,
+            CoDiLoadCoupler,
+            CoDiCouplerFromModel,
+            CoDiTrainCoupler,
+            CoDiSaveCoupler,
         ]

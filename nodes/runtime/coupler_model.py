@@ -11,11 +11,16 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
+from ...codi_backend.modalities import MODALITIES, scale_factor
+from ...codi_backend.models.coupler import Coupler, EnvironmentCoupler
+from ...codi_backend.models.diffuser import Diffuser
 from ...codi_backend.sampling.coupling import corrections
 from .coupled_stream import Prediction, Stream
 
 # Ratio of noise to clean latents beyond which nothing is left of these.
 MAX_LEVEL = 1000.0
+# The modules of a network that environment tokens come from.
+ENCODER_PARTS = ("time_embed", "environment_encoder")
 
 
 class CouplerModel:
@@ -23,12 +28,43 @@ class CouplerModel:
 
     Attributes
     ----------
-    coupler : Coupler
+    coupler : Coupler or EnvironmentCoupler
+    record : dict
+        The training record, which is saved with it.
     """
 
-    def __init__(self, coupler: Any):
-        self.coupler = coupler.requires_grad_(False).eval()
+    def __init__(self, coupler: Coupler | EnvironmentCoupler, record: dict[str, Any] | None = None):
+        self.coupler, self.record = coupler.requires_grad_(False).eval(), record or {}
         self.patcher = ModelPatcher(coupler, mm.get_torch_device(), mm.unet_offload_device())
+
+    @classmethod
+    def from_codi(cls, patcher: ModelPatcher) -> CouplerModel:
+        """Copies of the environment encoders of a CoDi MODEL, without its patches.
+
+        `ValueError` about the input `model` if it has none.
+        """
+        config, prefix = patcher.model.codi_config, "diffusion_model.diffuser."
+        aligned = {name: network for name, network in config.diffuser.networks.items() if network.aligned}
+        streams = [row.name for row in MODALITIES.values() if row.network in aligned]
+        streams = [name for name in streams if name != "video" or aligned[MODALITIES[name].network].temporal]
+        if len(streams) < 2:
+            raise ValueError(
+                f"model: {config.name!r} has no environment encoders of two streams; load all networks of a model that "
+                "has them."
+            )
+        state = {key: backup.weight for key, backup in patcher.backup.items()}
+        state = patcher.model.state_dict() | state
+        # Outside inference mode, in which the MODEL's tensors were made and nothing can be differentiated.
+        with torch.inference_mode(False):
+            with torch.device("meta"):
+                diffuser = Diffuser(config.diffuser.only(aligned))
+            for network in diffuser.networks.values():
+                for name, _ in list(network.named_children()):
+                    if name not in ENCODER_PARTS:
+                        delattr(network, name)
+            weights = {key: state[prefix + key].to("cpu", torch.float32, copy=True) for key in diffuser.state_dict()}
+            diffuser.load_state_dict(weights, assign=True)
+        return cls(Coupler.from_codi(diffuser, {name: scale_factor(config, name) for name in streams}))
 
     def load(self) -> None:
         """Load it as a whole: it is small, and its layers cannot run from another device."""
