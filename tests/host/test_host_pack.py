@@ -16,6 +16,8 @@ NODES = {
     "CoDiContextGuider",
     "CoDiContextImage",
     "CoDiContextText",
+    "CoDiCoupleGuiders",
+    "CoDiCouplerFromModel",
     "CoDiDecodeAudio",
     "CoDiDecodeImage",
     "CoDiDecodeText",
@@ -33,6 +35,7 @@ NODES = {
     "CoDiHoldStreams",
     "CoDiInterpolate",
     "CoDiJoinLatents",
+    "CoDiLoadCoupler",
     "CoDiLoadEmbedding",
     "CoDiLoadModel",
     "CoDiMixContexts",
@@ -46,9 +49,11 @@ NODES = {
     "CoDiSampleText",
     "CoDiSampleVideo",
     "CoDiSampler",
+    "CoDiSaveCoupler",
     "CoDiSaveEmbedding",
     "CoDiSimilarity",
     "CoDiSplitLatent",
+    "CoDiTrainCoupler",
 }
 
 
