@@ -57,7 +57,7 @@ class LoadedTogether:
         """Prepare the model of a stream, which may have been unloaded or patched for another stream."""
         patcher, model = stream.patcher, stream.patcher.model
         for other in self.streams:
-            if other.patcher.model is model and other.patcher is not patcher:
+            if other.patcher.model is model and other.patcher is not patcher and other.patcher.hook_backup:
                 other.patcher.unpatch_hooks()
         loaded = mm.loaded_models()
         if any(one not in loaded for one in self._models(stream)):

@@ -227,11 +227,12 @@ class Previews:
         """
         if comfy.cli_args.args.preview_method == comfy.cli_args.LatentPreviewMethod.NoPreviews:
             return callback
-        self._renderer = _Renderer(model.get_attachment(KEY) or Autoencoders(), names)
+        renderer = _Renderer(model.get_attachment(KEY) or Autoencoders(), names)
 
         def with_streams(step, x0, x, total_steps):
             streams = comfy.utils.unpack_latents(x0[:1], shapes)
-            self._streams = dict(zip(names, streams))
+            # Of this run: coupled guiders may run the same model for several streams at a time.
+            self._renderer, self._streams = renderer, dict(zip(names, streams))
             try:
                 return callback(step, x0, x, total_steps)
             finally:

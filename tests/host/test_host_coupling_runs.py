@@ -8,7 +8,7 @@ import pytest
 import torch
 from host import core_models as core
 from host.core_models import sigmas_of
-from host.coupled_runs import Case, alone, assert_each_as_alone, nested, together
+from host.coupled_runs import Case, alone, assert_each_as_alone, nested, sampler, together
 from host.test_host_soak import alive
 
 
@@ -289,6 +289,69 @@ def test_the_small_models_streams_as_two_models(run_node, host, couple, tiny, pr
         results = together(couple(case), case, sigmas, mask=nested(masks))
         assert torch.equal(results[0], streams[0])
         assert torch.equal(results[1], alone(case, 1, sigmas))
+
+
+def test_a_guider_of_contexts_beside_others(run_node, couple, versatile, tiny, prompts, empty):
+    contexts = [
+        run_node("CoDiContextText", prompt_encoders=[versatile[1]], text=[text])
+        for text in ("a red star", "two blue hearts")
+    ]
+    positive, negative = ({f"{name}_{i}": row[k] for i, row in enumerate(contexts, start=1)} for k, name in
+                          enumerate(("context", "unconditional")))  # fmt: skip
+    mixed = run_node("CoDiMixContexts", contexts=positive, unconditionals=negative, method="attention")
+    (ours,) = run_node(
+        "CoDiContextGuider", model=versatile[0], positive=mixed[0], negative=mixed[1], cfg=2.0, cfgs={"cfg_2": 4.0}
+    )  # fmt: skip
+    positive, negative = prompts
+    (stock,) = run_node("CFGGuider", model=tiny[0], positive=positive, negative=negative, cfg=3.0)
+    (image,) = run_node(
+        "CoDiEmptyLatent", model=versatile[0], image=True, video=False, audio=False, text=False, width=0, height=0,
+        frames=0, seconds=0.0, batch_size=1,
+    )  # fmt: skip
+    streams = [image["samples"], empty(image=False)["samples"]]
+    noise = [torch.randn(z.shape, generator=torch.Generator().manual_seed(i)) for i, z in enumerate(streams)]
+    case = Case(("image", "audio"), [ours, stock], noise, streams)
+    assert_each_as_alone(couple, case, sigmas_of(tiny[0]), ("euler", "dpmpp_2m"))
+
+
+def test_previews_of_one_small_model_in_two_guiders(run_node, couple, tiny, prompts, empty, monkeypatch):
+    """Each stream is drawn as in a run of its own, though they share what draws them."""
+    import latent_preview
+    from comfy.cli_args import LatentPreviewMethod, args
+
+    monkeypatch.setattr(args, "preview_method", LatentPreviewMethod.Auto)
+    positive, negative = prompts
+    names = ("text", "image")
+    streams = [
+        empty(**{other: other == name for other in ("image", "video", "audio", "text")})["samples"] for name in names
+    ]
+    guiders = [run_node("CFGGuider", model=tiny[0], positive=positive, negative=negative, cfg=2.0)[0] for _ in names]
+    noise = [torch.randn(z.shape, generator=torch.Generator().manual_seed(i)) for i, z in enumerate(streams)]
+    case, sigmas, images = Case(names, guiders, noise, streams), torch.tensor([2.0, 0.0]), []
+    guider = couple(case)
+    joint = latent_preview.get_previewer("cpu", guider.model_patcher.model.latent_format)
+    single = latent_preview.get_previewer("cpu", tiny[0].model.latent_format)
+    together(
+        guider,
+        case,
+        sigmas,
+        callback=lambda step, x0, x, total: images.append(joint.decode_latent_to_preview(x0.unbind()[0])),
+    )
+    alone_images = []
+    for i in range(2):
+        with torch.inference_mode():
+            guiders[i].sample(
+                noise[i], streams[i], sampler(), sigmas, seed=7,
+                callback=lambda step, x0, x, total: alone_images.append(single.decode_latent_to_preview(x0)),
+            )  # fmt: skip
+    text, image = alone_images
+    height = max(text.height, image.height)
+    scaled = [one.resize((one.width * height // one.height, height)) for one in (text, image)]
+    assert images[0].size == (sum(one.width for one in scaled), height)
+    left = images[0].crop((0, 0, scaled[0].width, height))
+    pixels, wanted = (torch.tensor(list(one.getdata()), dtype=torch.int) for one in (left, scaled[0]))
+    # The small model's text is empty, on a white page.
+    assert (pixels - wanted).abs().max() <= 1 and wanted.float().mean() > 200
 
 
 class Stopped(Exception):
