@@ -209,6 +209,8 @@ def test_links_and_nodes_are_whole(host, name):
     for node in nodes.values():
         if node["type"] not in NOT_EXECUTED:
             assert not getattr(host.node(node["type"]), "DEPRECATED", False), node["type"]
+        if named := node.get("widgets_values_named"):
+            assert list(named.values()) == node["widgets_values"], "two texts of one note"
     for link, origin, output, target, slot, _ in graph["links"]:
         assert link in nodes[origin]["outputs"][output]["links"]
         assert nodes[target]["inputs"][slot]["link"] == link
