@@ -2,7 +2,7 @@
 
     python benchmarks/candidates.py [--outputs text image audio] [--prompts 50] [--results 8] [--device cpu]
 
-The prompts are texts that do not say how many. All results are made to the end, as for CoDi Pick Best, and judged; then
+The prompts are texts without a count. All results are made to the end, as for CoDi Pick Best, and judged; then
 every rule picks from every set of 2, 4 ... of them. Alike: the share of picked results whose streams have one number of
 objects, and the same of those that have several by their first stream. Single: the share of those that have one.
 """
@@ -31,7 +31,7 @@ from codi_backend.models.diffuser.environment import pooled
 from codi_backend.sampling.best_of_n import prune, select
 
 Tokens = dict[str, Tensor]
-HEARD = SimpleNamespace(clean_environment=lambda tokens: tokens)  # a diffuser that has heard them already
+ENCODED = SimpleNamespace(clean_environment=lambda tokens: tokens)  # instead of a diffuser: tokens are given
 
 
 def size(tokens: Tokens) -> int:
@@ -47,22 +47,22 @@ def similarity(tokens: Tokens) -> int:
 RULES: dict[str, Callable[[Tokens], int]] = {
     "the first": lambda tokens: 0,
     "similarity": similarity,
-    "one round": lambda tokens: int(prune(HEARD, tokens, size(tokens))),
-    "two rounds": lambda tokens: select(HEARD, tokens),
+    "pruned once": lambda tokens: int(prune(ENCODED, tokens, size(tokens))),
+    "pruned twice": lambda tokens: select(ENCODED, tokens),
 }
 
 
 def make(codi: cb.CoDi, index: int, outputs: Sequence[str], results: int) -> tuple[Tokens, list[list[int | None]]]:
-    """What is heard of each result of one prompt, and how many objects each stream of it has."""
-    said = [a for bit, a in enumerate(("colour", "shape", "tempo")) if index >> bit & 1]
-    prompt = codi.prompt("text", [caption(sample_scene(SCENE_SEED, index), said)] * results)
+    """Environment tokens of each result of one prompt, and how many objects each of its streams has."""
+    stated = [a for bit, a in enumerate(("colour", "shape", "tempo")) if index >> bit & 1]
+    prompt = codi.prompt("text", [caption(sample_scene(SCENE_SEED, index), stated)] * results)
     latents = codi.generate_latents(prompt, outputs, seed=index, candidates=1)
     with torch.inference_mode():
         scale = {name: codi.autoencoders[modality(name).network].config.scale_factor for name in latents}
-        heard = codi.diffuser.clean_environment({name: z * scale[name] for name, z in latents.items()})
+        tokens = codi.diffuser.clean_environment({name: z * scale[name] for name, z in latents.items()})
     made = {n: codi.decode(n, z, seed=index) if n == "text" else codi.decode(n, z) for n, z in latents.items()}
     counts = [[judge(codi, name, content[i])["count"] for name, content in made.items()] for i in range(results)]
-    return {name: t.cpu() for name, t in heard.items()}, counts
+    return {name: t.cpu() for name, t in tokens.items()}, counts
 
 
 def main() -> None:

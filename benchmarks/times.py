@@ -31,7 +31,7 @@ SCENES = 25
 
 
 def command() -> float:
-    """Seconds of the stages of `codi generate`, as its result says."""
+    """Seconds of the stages of `codi generate`, from its result."""
     with tempfile.TemporaryDirectory() as folder:
         generate = [sys.executable, "-m", "codi_backend", "generate", *PROMPT, "--out", folder]
         subprocess.run(generate, cwd=ROOT, check=True, capture_output=True)

@@ -2,7 +2,7 @@
 
     python benchmarks/videos_at_once.py [--batches 8 20 80] [--threads 1] [--repeat 3]
 
-The built-in model's network, without company. Both ways take turns, and the best of each counts.
+The built-in model's network, without other streams. Both ways take turns, and the best of each counts.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ class GenerationMixin:
     def auxiliary_streams(
         self, outputs: Collection[str], held: Collection[str] = (), alignment: str = "paper", fidelity: float = 0.0
     ) -> list[str]:
-        """Streams that are sampled along with the outputs and dropped at the end, see `sampling.auxiliary`."""
+        """Streams that are sampled beside the outputs and dropped at the end, see `sampling.auxiliary`."""
         fidelity = require_number(fidelity, "fidelity", 0, 1)
         wanted = auxiliary_streams(self.config, outputs, held, alignment, fidelity)
         return [name for name in wanted if name in self.outputs]

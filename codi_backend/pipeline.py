@@ -112,7 +112,7 @@ class CoDi(GenerationMixin, nn.Module):
     def from_state_dict(cls, state_dict: Mapping[str, Tensor], config: CoDiConfig) -> CoDi:
         """Make a model from tensors under the published names; keys that belong to none of its parts are ignored.
 
-        `ValueError` if a part's tensors are missing, have other shapes than `config` says, or are not finite.
+        `ValueError` if a part's tensors are missing, have other shapes than in `config`, or are not finite.
         """
         with torch.device("meta"):
             codi = cls(config)
@@ -159,7 +159,7 @@ class CoDi(GenerationMixin, nn.Module):
             which the centre square is looked at; or mono audio ``[B, 1, N]`` in -1..1 or as integer PCM, of which, with
             a warning `CutPrompt`, the middle is encoded if it is longer than the encoder takes.
         sample_rate : int
-            Of sounds, in Hz.
+            Of audio, in Hz.
 
         Returns
         -------
@@ -192,11 +192,11 @@ class CoDi(GenerationMixin, nn.Module):
             embedding, unconditional = embeddings[:-1], embeddings[-1:]
         elif name == "audio":
             if sample_rate is None:
-                raise ValueError("The sample rate of the sound is needed: give sample_rate in Hz.")
-            sounds = as_samples(content, what).to(weight.device)
-            embedding = encoder(sounds, sample_rate)
-            unconditional = encoder(torch.zeros_like(sounds[:1]), sample_rate)
-            given, taken = sounds.shape[-1] / sample_rate, encoder.config.seconds
+                raise ValueError("The sample rate of the audio is needed: give sample_rate in Hz.")
+            waveforms = as_samples(content, what).to(weight.device)
+            embedding = encoder(waveforms, sample_rate)
+            unconditional = encoder(torch.zeros_like(waveforms[:1]), sample_rate)
+            given, taken = waveforms.shape[-1] / sample_rate, encoder.config.seconds
             if given > 1.01 * taken:
                 warnings.warn(
                     f"The audio prompt lasts {given:.2f} s: its middle, {taken:g} s, is encoded; cut out the part that "
@@ -235,8 +235,8 @@ class CoDi(GenerationMixin, nn.Module):
         focus : float
             For images: from 0, what they mean, to 1, what style they have; 0.5 changes nothing.
         unconditional : {"zeros", "black", "grey"}, optional
-            For images: what guidance leads away from: zeros, or what a picture of one colour says. By default zeros,
-            but black where a text is generated.
+            For images: the unconditional tokens: zeros, or those of an image of one colour. By default zeros, but black
+            where a text is generated.
 
         Warns
         -----
@@ -320,7 +320,7 @@ class CoDi(GenerationMixin, nn.Module):
 
     @torch.inference_mode()
     def decode(self, name: str, latents: Tensor, **options: Any) -> Tensor | list[str]:
-        """Latents in VAE units -> pixels in 0..1, sounds ``[B, 1, N]`` in -1..1, or texts.
+        """Latents in VAE units -> pixels in 0..1, audio ``[B, 1, N]`` in -1..1, or texts.
 
         `options` are those of `TextAutoencoder.decode`, for texts. `ValueError` for what the model lacks, other shapes,
         and numbers that cannot be right.
@@ -345,7 +345,7 @@ class CoDi(GenerationMixin, nn.Module):
         network = modality(name).network
         parts = set(self.parts())
         if name == "video" and f"diffuser.{network}" in parts and not self.config.diffuser.networks[network].temporal:
-            parts.remove(f"diffuser.{network}")  # it draws single pictures only
+            parts.remove(f"diffuser.{network}")  # it generates single images only
         return [part for part in (f"diffuser.{network}", f"autoencoders.{network}") if part not in parts]
 
     def _advice(self, part: str) -> str:

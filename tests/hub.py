@@ -18,7 +18,7 @@ class Hub:
     files : dict of str to bytes
         Content by path in the repository.
     sizes : dict of str to int
-        What it says of files whose size it does not know rightly.
+        Wrong sizes that the hub reports.
     cuts : list of int
         After how many bytes the next answers with content break off.
     ranges : bool

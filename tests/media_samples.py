@@ -15,37 +15,37 @@ def tone(seconds, rate=16000, frequency=440.0):
     return (0.5 * np.sin(2 * np.pi * frequency * np.arange(round(seconds * rate)) / rate)).astype(np.float32)
 
 
-def video_frame(picture, pixel_format, seconds):
-    frame = av.VideoFrame.from_ndarray(picture, "rgb24").reformat(format=pixel_format)
+def video_frame(pixels, pixel_format, seconds):
+    frame = av.VideoFrame.from_ndarray(pixels, "rgb24").reformat(format=pixel_format)
     frame.pts, frame.time_base = round(seconds * 1000), Fraction(1, 1000)
     return frame
 
 
 def grey(level, size=(64, 64)):
-    """A picture of one level of grey in 0..1; `size` is its width and height."""
+    """An image of one level of grey in 0..1; `size` is its width and height."""
     return np.full((size[1], size[0], 3), round(255 * level), np.uint8)
 
 
-def write_film(path, pictures=None, tracks=(), video="h264", audio="pcm_s16le", rate=16000, settings=None, **options):
+def write_film(path, frames=None, tracks=(), video="h264", audio="pcm_s16le", rate=16000, settings=None, **options):
     """Write a film.
 
-    `pictures` are (seconds, ``[H, W, 3]``) pairs. Each of `tracks` is a list of (seconds, samples) pairs. `settings`
+    `frames` are (seconds, ``[H, W, 3]``) pairs. Each of `tracks` is a list of (seconds, samples) pairs. `settings`
     are attributes of the video's codec, `options` of the container.
     """
     with av.open(str(path), "w", **options) as container:
         packets = []
-        if pictures is not None:
+        if frames is not None:
             stream = container.add_stream(video, 10, options={"qp": "1"} if video == "h264" else {})
-            stream.height, stream.width = pictures[0][1].shape[:2]
+            stream.height, stream.width = frames[0][1].shape[:2]
             stream.pix_fmt = "yuv420p"
             stream.codec_context.time_base = Fraction(1, 1000)
             stream.codec_context.gop_size = 8
             for name, value in (settings or {}).items():
                 setattr(stream.codec_context, name, value)
         streams = [container.add_stream(audio, rate, layout="mono") for _ in tracks]
-        if pictures is not None:
-            for seconds, picture in pictures:
-                packets += stream.encode(video_frame(picture, "yuv420p", seconds))
+        if frames is not None:
+            for seconds, pixels in frames:
+                packets += stream.encode(video_frame(pixels, "yuv420p", seconds))
             packets += stream.encode(None)
         for stream, pieces in zip(streams, tracks):
             for seconds, samples in pieces:
@@ -97,7 +97,7 @@ def colour(path, row=0.5, column=0.5):
 
 
 def loud(samples, rate):
-    """Where a sound is not silent: the first and the last moment in seconds."""
+    """Where audio is not silent: the first and the last moment in seconds."""
     places = (samples[0].abs() > 0.02).nonzero()
     return float(places[0]) / rate, float(places[-1] + 1) / rate
 

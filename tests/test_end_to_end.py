@@ -1,4 +1,4 @@
-"""Whole runs of the original, from its start noise to what a person sees and hears."""
+"""Whole runs of the original, from its start noise to pixels, samples and texts."""
 
 import json
 from pathlib import Path
@@ -91,6 +91,6 @@ def test_video_with_audio(codi):
     latents = run(codi, case, prompt)
     frames = pixels(codi.decode("video", latents["video"] / 0.18215))
     assert_same_pixels(frames, case["out/video_u8"])
-    sound = codi.decode("audio", latents["audio"] / 0.9228)
-    assert list(sound.shape) == case["out/audio_len"].tolist()
-    assert (sound[..., :8192] - case["out/audio_first8192"]).abs().max() < 1e-4
+    audio = codi.decode("audio", latents["audio"] / 0.9228)
+    assert list(audio.shape) == case["out/audio_len"].tolist()
+    assert (audio[..., :8192] - case["out/audio_first8192"]).abs().max() < 1e-4

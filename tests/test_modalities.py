@@ -142,8 +142,8 @@ def test_generated_streams_are_equally_long(whole):
         audio = whole.encode("audio", torch.rand(1, 1, 48000), 16000, seconds=size.get("seconds", 6 / 6.25))
         held = whole.generate_latents(prompt, ["video"], steps=1, held={"audio": audio}, **size)
         assert held["video"].shape[2] == frames
-    sound = whole.generate(prompt, ["audio"], steps=1, frames=6)["audio"]
-    assert sound["waveform"].shape[-1] == 12 * 1280
+    waveform = whole.generate(prompt, ["audio"], steps=1, frames=6)["audio"]
+    assert waveform["waveform"].shape[-1] == 12 * 1280
     with pytest.raises(ValueError, match="^frames, seconds: 4 frames last 0.64 s"):
         whole.generate(prompt, ["video"], steps=1, frames=4, seconds=3)
     with pytest.raises(ValueError, match="^seconds: nan s is out of range"):
@@ -156,7 +156,7 @@ def test_published_audio_has_the_length_that_is_asked_for():
         FOUR, audio_autoencoder=dataclasses.replace(FOUR.audio_autoencoder, released_processing=True)
     )
     codi = build(config)
-    sound = torch.rand(1, 1, 16000) - 0.5
-    assert codi.encode("audio", sound).shape[2] == 8  # 0.64 s, the model's own
-    assert codi.encode("audio", sound, seconds=1.0).shape[2] == codi.latent_shape("audio", seconds=1.0)[1] == 14
-    assert codi.encode("audio", sound, seconds=0.3).shape[2] == 4
+    waveform = torch.rand(1, 1, 16000) - 0.5
+    assert codi.encode("audio", waveform).shape[2] == 8  # 0.64 s, the model's own
+    assert codi.encode("audio", waveform, seconds=1.0).shape[2] == codi.latent_shape("audio", seconds=1.0)[1] == 14
+    assert codi.encode("audio", waveform, seconds=0.3).shape[2] == 4

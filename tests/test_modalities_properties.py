@@ -53,7 +53,7 @@ def test_seconds(config, seconds):
     assert -0.51 / samples <= audio_seconds(config, steps) - seconds < unit_seconds(config) + 0.51 / samples
     frames, same = lengths(config, seconds=seconds)
     assert same == seconds and (frames == 1 or -2e-4 <= frames - seconds * rate < 1)
-    # What is completed once agrees with itself, and says the same.
+    # A completed length agrees with itself and is completed to itself.
     assert lengths(config, frames, seconds) == (frames, seconds)
     assert latent_shape(config, "audio", frames=frames, seconds=seconds)[1] == steps
     if frames <= MAX_FRAMES:

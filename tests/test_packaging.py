@@ -77,7 +77,7 @@ def take_changes(tmp_path):
     return take
 
 
-def test_changelog_tells_of_this_version(take_changes):
+def test_changelog_describes_this_version(take_changes):
     code, changes = take_changes(f"v{PROJECT['project']['version']}")
     assert code == 0 and "### Added" in changes and "## [" not in changes
     assert take_changes("v99.0.0")[0] != 0

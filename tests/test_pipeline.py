@@ -74,12 +74,12 @@ def test_prompt(codi, prompt):
 
 
 def test_results(generated):
-    image, sound = generated["image"], generated["audio"]
+    image, audio = generated["image"], generated["audio"]
     assert generated.keys() == {"image", "audio"}
     assert image.shape == (2, 3, 64, 64) and 0 <= image.min() and image.max() <= 1
-    assert sound["waveform"].shape == (2, 1, 10240) and sound["waveform"].abs().max() <= 1
-    assert sound["sample_rate"] == 16000
-    assert image.isfinite().all() and sound["waveform"].isfinite().all()
+    assert audio["waveform"].shape == (2, 1, 10240) and audio["waveform"].abs().max() <= 1
+    assert audio["sample_rate"] == 16000
+    assert image.isfinite().all() and audio["waveform"].isfinite().all()
 
 
 def test_same_seed_same_results(codi, prompt, generated):
@@ -163,13 +163,13 @@ def test_default_sampling_is_the_models(codi, prompt, monkeypatch, setting, valu
 
 
 def test_encoding_and_decoding(codi):
-    picture = torch.rand(1, 3, 64, 64)
-    z = codi.encode("image", picture)
-    assert z.shape == (1, *codi.latent_shape("image")) and codi.decode("image", z).shape == picture.shape
-    sound = torch.rand(1, 1, 24000)  # half a second: 6.25 steps, of which the network takes an even number
-    assert codi.encode("audio", sound, 48000).shape == (1, 8, 8, 8)
-    assert codi.encode("audio", sound, 48000, seconds=1.0).shape == (1, *codi.latent_shape("audio", seconds=1.0))
-    assert codi.encode("audio", sound, 48000, seconds=0.16).shape == (1, 8, 2, 8)
+    image = torch.rand(1, 3, 64, 64)
+    z = codi.encode("image", image)
+    assert z.shape == (1, *codi.latent_shape("image")) and codi.decode("image", z).shape == image.shape
+    audio = torch.rand(1, 1, 24000)  # half a second: 6.25 steps, of which the network takes an even number
+    assert codi.encode("audio", audio, 48000).shape == (1, 8, 8, 8)
+    assert codi.encode("audio", audio, 48000, seconds=1.0).shape == (1, *codi.latent_shape("audio", seconds=1.0))
+    assert codi.encode("audio", audio, 48000, seconds=0.16).shape == (1, 8, 2, 8)
 
 
 def test_progress_reaches_the_sampler(codi, prompt):

@@ -62,15 +62,15 @@ def run(out, report=lambda line: None, options=OPTIONS, execution=None, **stage)
     return {name: p.detach().clone() for name, p in stage.named_parameters()}, record
 
 
-def say(*words):
+def write(*words):
     """A line in one piece: two processes that share an unbuffered output would write into each other's otherwise."""
     sys.stdout.write(" ".join(map(str, words)) + "\n")
 
 
 if __name__ == "__main__":
     out = Path(sys.argv[1])
-    _, record = run(out / "straight", lambda line: say("REPORT", line))
-    say("MACHINE", record["machine"])
+    _, record = run(out / "straight", lambda line: write("REPORT", line))
+    write("MACHINE", record["machine"])
     try:
         run(out / "cut", fail_at=6)
     except KeyboardInterrupt:
@@ -79,4 +79,4 @@ if __name__ == "__main__":
     try:
         run(out / "odd", options=replace(OPTIONS, batch_size=7))
     except ValueError as error:
-        say("ERROR", error)
+        write("ERROR", error)

@@ -74,19 +74,19 @@ def generate_to_folder(options: argparse.Namespace) -> None:
             "--keep-sound is for a film that gets new audio: use it with --hold video=FILE and audio output."
         )
     size = {"image_size": options.image_size, "frames": options.frames, "seconds": options.seconds}
-    if options.frames is not None:  # the model that is loaded may have no videos, whose frame rate tells the length
+    if options.frames is not None:  # the model that is loaded may have no videos, whose frame rate sets the length
         _, size["seconds"] = lengths(config, options.frames, options.seconds)
     read = [read_prompt(name, text, config, options.audio_track) for name, text, _ in prompts]
     length = (size["frames"], size["seconds"], options.audio_track)
     held_read = {name: read_held(name, path, config, *length) for name, path in options.held}
     for note in (note for content in (*read, *held_read.values()) for note in content.notes):
-        _say(note)
+        _print_note(note)
     contents = [content.value for content in read]
     held_contents = {name: content.value for name, content in held_read.items()}
     lap("read files")
     streams = [*outputs, *held_contents, *auxiliary_streams(config, outputs, held_contents, options.alignment)]
     needed = needed_parts([name for name, *_ in prompts], streams, config)
-    # Where a part is missing, the whole model can say best what it lacks and what it has.
+    # Where a part is missing, the message of the whole model names what it lacks and what it has.
     codi = CoDi.load(options.model, only=needed if needed <= parts else None, vocabulary=options.vocabulary)
     codi = place(codi, options.device)
     if "text" in outputs and "text" in codi.autoencoders:
@@ -146,14 +146,14 @@ def generate_to_folder(options: argparse.Namespace) -> None:
     }
     thumbnails = [thumbnail(name, content) for (name, *_), content in zip(prompts, contents)]
     held_thumbnails = [thumbnail(name, content) for name, content in held_contents.items()]
-    spectrograms = [spectrogram_image(codi.autoencoders["audio"].mel, sound) for sound in decoded.get("audio", ())]
+    spectrograms = [spectrogram_image(codi.autoencoders["audio"].mel, audio) for audio in decoded.get("audio", ())]
     with replacing(options.out, earlier - {*kept}) as folder:
         for i in range(options.count):
             write_result(folder, codi.config, decoded, i, options.count)
         if film is not None:
             rate = codi.autoencoders["audio"].config.mel.sample_rate
-            sound = options.keep_sound, options.audio_track
-            if made := write_films(folder, film, files, decoded["audio"], rate, *sound, _say):
+            settings = options.keep_sound, options.audio_track
+            if made := write_films(folder, film, files, decoded["audio"], rate, *settings, _print_note):
                 result["film"] = made
         lap("write files")
         (folder / RECORD).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
@@ -169,7 +169,7 @@ def generate_to_folder(options: argparse.Namespace) -> None:
         print(f"Open {options.out / PAGE} to see and hear.")
 
 
-def _say(sentence: str) -> None:
+def _print_note(sentence: str) -> None:
     print(f"codi: {sentence}", file=sys.stderr)
 
 
@@ -201,7 +201,7 @@ def _mixture(
 
 def _encode_prompt(codi: CoDi, name: str, content: Any) -> Prompt:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", CutPrompt)  # `read_prompt` has said so, with the name of the file
+        warnings.simplefilter("ignore", CutPrompt)  # `read_prompt` has warned, with the name of the file
         return codi.prompt(name, *content) if name == "audio" else codi.prompt(name, content)
 
 
@@ -222,11 +222,11 @@ def _encode_held(codi: CoDi, name: str, content: Any, size: dict[str, Any]) -> T
 
 
 def _encode_start(codi: CoDi, prompts: list[tuple[str, Any, float]], size: dict[str, Any]) -> dict[str, Tensor]:
-    """Latents of the first picture among the prompts, to begin with."""
-    pictures = [content for name, content, _ in prompts if name == "image"]
-    if not pictures:
-        raise ValueError("There is no picture to keep anything of: give one by --image, or leave --fidelity out.")
-    return {"image": _encode_held(codi, "image", pictures[0], size)}
+    """Latents of the first image among the prompts, to begin with."""
+    images = [content for name, content, _ in prompts if name == "image"]
+    if not images:
+        raise ValueError("There is no image to start from: give one by --image, or leave --fidelity out.")
+    return {"image": _encode_held(codi, "image", images[0], size)}
 
 
 def _square(pixels: Tensor, side: int) -> Tensor:
@@ -240,7 +240,7 @@ def _square(pixels: Tensor, side: int) -> Tensor:
 
 
 def _peak_memory() -> int | None:
-    """Peak memory of this process in MB; with a GPU in use, of its allocator. None where the system does not tell."""
+    """Peak memory of this process in MB; with a GPU in use, of its allocator. None where it is unknown."""
     if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
         return round(torch.cuda.max_memory_allocated() / 1e6)
     try:

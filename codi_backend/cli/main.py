@@ -74,11 +74,11 @@ def _add_generate(subparsers: argparse._SubParsersAction) -> None:
         metavar="MODALITY",
         help="any of text, image, video and audio (default: those of image and audio that the model makes)",
     )
-    p.add_argument("--focus", type=float, default=0.5, help="of pictures as prompts, for Versatile Diffusion: from 0, "
+    p.add_argument("--focus", type=float, default=0.5, help="of images as prompts, for Versatile Diffusion: from 0, "
                    "what they mean, to 1, what style they have (default: 0.5, all)")  # fmt: skip
-    p.add_argument("--fidelity", type=float, default=0.0, help="how much stays of the first picture among the prompts: "
-                   "0 (default) to 1, that picture; with the weight 0 it is no prompt")  # fmt: skip
-    p.add_argument("--image-size", type=int, metavar="PIXELS", help="of pictures and videos (default: the model's own)")
+    p.add_argument("--fidelity", type=float, default=0.0, help="how much stays of the first image among the prompts: "
+                   "0 (default) to 1, that image; with the weight 0 it is no prompt")  # fmt: skip
+    p.add_argument("--image-size", type=int, metavar="PIXELS", help="of images and videos (default: the model's own)")
     p.add_argument(
         "--frames", type=int, help="length of videos and audio, in frames of a video (default: the model's own)"
     )

@@ -17,7 +17,7 @@ MIXINGS = ("attention", "layer")
 
 @dataclass(frozen=True)
 class Context:
-    """What a batch of texts or images says to a diffuser, in tokens.
+    """The tokens of a batch of texts or images that condition a diffuser.
 
     Attributes
     ----------
@@ -26,7 +26,7 @@ class Context:
     tokens : Tensor
         ``[B, L, D]``.
     unconditional : Tensor
-        ``[B, L, D]``: what guidance leads away from.
+        ``[B, L, D]``: the condition of the unconditional branch.
     unconditional_for_text : Tensor or None
         The same for outputs that are texts, if it is another (SPEC_VD section 4).
     """
@@ -92,7 +92,7 @@ class MixedContext:
 
     @property
     def tokens(self) -> Tensor:
-        """Those of the first context, which tell batch size, device and dtype of all."""
+        """Those of the first context, which has the batch size, device and dtype of all."""
         return self.contexts[0].tokens
 
     def check(self) -> None:
@@ -105,7 +105,7 @@ class MixedContext:
         return MixedContext(tuple(context.to(place) for context in self.contexts), self.ratios, self.mixing)
 
     def given(self, output: str, known: int) -> Contexts:
-        """What the diffuser is told for a modality: the first `known` contexts, and of the others the unconditional."""
+        """The contexts of a call for an output: the first `known` ones, and of the others the unconditional tokens."""
         return [
             (context.kind, context.tokens if i < known else context.without(output), ratio)
             for i, (context, ratio) in enumerate(zip(self.contexts, self.ratios))

@@ -14,12 +14,12 @@ _FIRST_AND_LAST = {-2: (2, 50), -1: (1, 50), 1: (0, 10), 2: (0, 2)}
 
 
 def edit_text_latent(latents: Tensor, negative: Tensor | None = None, positive: Tensor | None = None) -> Tensor:
-    """Take out of text latents what one text says, and put in what another one says.
+    """Remove one text's meaning from text latents, and add another's.
 
     Parameters
     ----------
     latents : Tensor
-        ``[B, D]``, of texts that describe the picture.
+        ``[B, D]``, of texts that describe the image.
     negative : Tensor, optional
         ``[B, D]`` or ``[1, D]``: latents lose their component in its direction. A latent of zeros has none.
     positive : Tensor, optional

@@ -22,7 +22,7 @@ from ..checks.numbers import require_finite
 
 SUFFIXES = (".safetensors", ".sft", ".npy", ".pt", ".pth", ".bin")
 _NAME = "embedding"
-# Where programs keep textual inversions: words for CLIP's input, not what CLIP's output says of a prompt.
+# Where programs keep textual inversions: words for CLIP's input, not CLIP's output for a prompt.
 _INVERSIONS = re.compile(r"emb_params|string_to_param|string_to_token|clip_[lg]|t5xxl|<.+>|\*")
 
 
@@ -50,7 +50,7 @@ def read_embedding(path: str | os.PathLike) -> Tensor:
     Parameters
     ----------
     path : str or path
-        Ends in one of `SUFFIXES`; what kind it is, its content tells.
+        Ends in one of `SUFFIXES`; the kind follows from the content.
 
     Raises
     ------
@@ -109,7 +109,7 @@ def _array(values: list | tuple) -> np.ndarray | list | tuple:
     """A list of numbers as an array; anything else as it is."""
     try:
         array = np.asarray(values)
-    except (TypeError, ValueError, OverflowError):  # lists of several lengths, say
+    except (TypeError, ValueError, OverflowError):  # for example lists of several lengths
         return values
     return array.astype(np.float32) if array.dtype.kind in "fiu" else values
 

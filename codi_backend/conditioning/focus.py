@@ -57,7 +57,7 @@ def focus(tokens: Tensor, level: float) -> Tensor:
 
 
 def focus_local(tokens: Tensor, level: float, whole: int = 1) -> Tensor:
-    """`focus` on ``[B, whole + N, D]`` but for the first tokens, which speak for the whole image."""
+    """`focus` on ``[B, whole + N, D]`` but for the first tokens, which describe the whole image."""
     check_tokens(tokens)
     return torch.cat([tokens[:, :whole], focus(tokens[:, whole:], level)], 1)
 

@@ -13,7 +13,7 @@ _NAMED = 6  # words in a sentence
 
 
 class TextHint(UserWarning):
-    """A text can be encoded, but not all of it has the effect that it says."""
+    """A text can be encoded, but a part of it has no effect, or another than it states."""
 
 
 def known_words(config: CoDiConfig) -> tuple[str, ...] | None:

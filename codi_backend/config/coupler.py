@@ -49,6 +49,6 @@ class CouplerConfig:
     """
 
     spaces: tuple[LatentSpace, ...]
-    width: int = 64
-    blocks: int = 3
+    width: int = 48
+    blocks: int = 2
     token_dim: int = 128

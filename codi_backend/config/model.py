@@ -27,7 +27,7 @@ class CoDiConfig:
     modality_guidance : float
         Default modality guidance scale, see `AlignmentSettings`.
     auxiliary_streams : dict of str to tuple of str
-        By output, the streams that are sampled along with it, see `sampling.auxiliary`.
+        By output, the streams that are sampled beside it, see `sampling.auxiliary`.
     num_candidates : int
         Default N of best-of-N for results of several streams, see `SamplingSettings`.
     sampler : str

@@ -10,7 +10,7 @@ SHOWN = 5  # entries that a message names
 
 
 class Fault(NamedTuple):
-    """An entry that cannot be used, and a sentence that says why."""
+    """An entry that cannot be used, and a sentence with the reason."""
 
     entry: str
     reason: str

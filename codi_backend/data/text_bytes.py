@@ -55,8 +55,8 @@ def read_bytes(path: str | os.PathLike, most: int) -> bytes:
 def decode_text(data: bytes, path: str | os.PathLike) -> str:
     """The text that `data` holds; line ends stay as they are.
 
-    The encoding is that of the byte order mark, otherwise UTF-8. Windows' code pages (cp1252 and others) cannot be told
-    apart with certainty, so that they are refused.
+    The encoding is that of the byte order mark, otherwise UTF-8. Windows' code pages (cp1252 and others) cannot be
+    distinguished with certainty, so that they are refused.
 
     Raises
     ------

@@ -70,8 +70,8 @@ def _spans(image: Image.Image) -> Iterator[tuple[float, float]]:
 
 
 def _pixels(image: Image.Image, path: str | os.PathLike) -> Tensor:
-    picture = displayed(image, path)
-    return as_tensor(picture.resize(reduced_size(*picture.size), Image.Resampling.BOX))
+    upright = displayed(image, path)
+    return as_tensor(upright.resize(reduced_size(*upright.size), Image.Resampling.BOX))
 
 
 def _is_stream(path: str | os.PathLike) -> bool:

@@ -73,7 +73,7 @@ def read_audio(
 
 
 class _Timeline:
-    """Samples of decoded frames, each where its stamp says.
+    """Samples of decoded frames, each at its time stamp.
 
     Gaps become silence. Of samples that overlap earlier ones, the earlier ones stay.
 
@@ -82,7 +82,7 @@ class _Timeline:
     rate : int
         Of the result, in Hz.
     first, limit : int
-        The part to keep, in samples from time 0. `full` says that there are samples beyond it.
+        The part to keep, in samples from time 0. `full` is whether there are samples beyond it.
     """
 
     def __init__(self, rate: int, first: int, limit: int):

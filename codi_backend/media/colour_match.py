@@ -1,4 +1,4 @@
-"""Colour adjustment: pictures that take over another picture's colours (SPEC_VD sections 5 and 8)."""
+"""Colour adjustment: images that take over another image's colours (SPEC_VD sections 5 and 8)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MARGIN = 1e-6 / 255
 
 
 def match_colour(images: Tensor, reference: Tensor, method: str = "mean_std", strength: float = 1.0) -> Tensor:
-    """Give pictures the colours of a reference, channel by channel.
+    """Give images the colours of a reference, channel by channel.
 
     Parameters
     ----------
@@ -28,7 +28,7 @@ def match_colour(images: Tensor, reference: Tensor, method: str = "mean_std", st
         Match mean and standard deviation, as Versatile Diffusion's application does ("Simple"); or these and then the
         whole histogram, as its older script could.
     strength : float
-        From 0 (the pictures as they are) to 1, the application's; the older script's was 0.5.
+        From 0 (the images as they are) to 1, the application's; the older script's was 0.5.
 
     Returns
     -------
@@ -53,12 +53,12 @@ def match_colour(images: Tensor, reference: Tensor, method: str = "mean_std", st
 
 
 def _check(images: Tensor, reference: Tensor, method: str) -> None:
-    for name, x in (("pictures", images), ("reference", reference)):
+    for name, x in (("images", images), ("reference", reference)):
         if x.ndim != 4 or x.shape[1] != 3 or x.numel() == 0:
-            raise ValueError(f"Colour is matched between pictures [B, 3, H, W]; the {name} have shape {list(x.shape)}.")
+            raise ValueError(f"Colour is matched between images [B, 3, H, W]; the {name} have shape {list(x.shape)}.")
     if len(reference) not in (1, len(images)):
         raise ValueError(
-            f"There are {len(images)} pictures and {len(reference)} references: give one reference, or one for each."
+            f"There are {len(images)} images and {len(reference)} references: give one reference, or one for each."
         )
     if method not in METHODS:
         raise ValueError(f"There is no colour matching {method!r}; choose from {', '.join(METHODS)}.")

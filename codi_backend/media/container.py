@@ -208,7 +208,7 @@ def extents(container: InputContainer, *streams: Stream) -> dict[int, Extent]:
 
 
 def declared_end(stream: Stream, end: float) -> float:
-    """Where the container says that a stream ends, if the last block of its codec reaches a little beyond that."""
+    """The end of a stream as the container declares it, if the last block of its codec reaches a little beyond that."""
     if stream.duration is None or stream.start_time is None:
         return end
     declared = float((stream.start_time + stream.duration) * stream.time_base)
@@ -216,5 +216,5 @@ def declared_end(stream: Stream, end: float) -> float:
 
 
 def frame_rate(stream: VideoStream) -> float:
-    """How many frames a second, as the header says it."""
+    """Frames per second, as the header states them."""
     return float(stream.average_rate or stream.base_rate or 25)

@@ -19,7 +19,7 @@ _REMEDIES = {
 
 
 class UnreadableFile(ValueError):
-    """A file that cannot be read; the message names it and says what to do."""
+    """A file that cannot be read; the message names it and a remedy."""
 
 
 @contextlib.contextmanager

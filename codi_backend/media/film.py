@@ -41,6 +41,6 @@ def frames(path: str | os.PathLike, start: float) -> Iterator[Shown]:
             yield Shown(since, since + (duration or 1 / rate), partial(frame_pixels, frame, stream, path))
 
 
-def _require_size(picture: VideoStream | VideoFrame, path: str | os.PathLike) -> None:
-    if picture.width * picture.height > MOST_PIXELS:
+def _require_size(frame: VideoStream | VideoFrame, path: str | os.PathLike) -> None:
+    if frame.width * frame.height > MOST_PIXELS:
         raise enormous(path)

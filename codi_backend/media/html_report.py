@@ -26,7 +26,7 @@ main, .asked { display: flex; flex-wrap: wrap; gap: 1.5rem; align-items: flex-st
 .asked { margin: 1.5rem 0; padding: 1rem; background: #f5f5f5; border-radius: 6px }
 figure { margin: 0; display: grid; gap: .5rem; justify-items: start }
 main figure { width: 320px }
-.picture, video { width: 320px; image-rendering: pixelated; box-sizing: border-box; border: 1px solid #ddd }
+.image, video { width: 320px; image-rendering: pixelated; box-sizing: border-box; border: 1px solid #ddd }
 .spectrogram { width: 320px; height: 128px; image-rendering: pixelated }
 .thumbnail { height: 96px; border: 1px solid #ddd }
 .asked blockquote { max-width: 22rem; align-self: center }
@@ -37,9 +37,9 @@ small, p { color: #666 }
 
 
 def thumbnail(name: str, content: Any) -> Image.Image | None:
-    """A small picture of a prompt: the picture itself, a video's frames side by side, a sound's spectrogram.
+    """A thumbnail of a prompt: the image itself, a video's frames side by side, a spectrogram of audio.
 
-    `content` is as `CoDi.prompt` takes it, a batch of one, sounds with their rate; None for texts.
+    `content` is as `CoDi.prompt` takes it, a batch of one, audio with its rate; None for texts.
     """
     if name == "text":
         return None
@@ -54,9 +54,9 @@ def thumbnail(name: str, content: Any) -> Image.Image | None:
         frames = pixels[:, torch.linspace(0, pixels.shape[1] - 1, 3).round().long()]
         edged = F.pad(frames, (0, -(-frames.shape[-1] // 64)), value=0.8)
         pixels = torch.cat(edged.unbind(1), -1)
-    picture = to_pil(pixels)
-    picture.thumbnail(_THUMBNAIL, Image.Resampling.BOX)
-    return picture
+    image = to_pil(pixels)
+    image.thumbnail(_THUMBNAIL, Image.Resampling.BOX)
+    return image
 
 
 def render_page(
@@ -77,15 +77,15 @@ def render_page(
     prompts, held
         Thumbnails of what `result` lists there.
     """
-    said = [p["content"] if p["modality"] == "text" else Path(p["content"]).name for p in result["prompts"]]
-    title = html.escape(" + ".join(filter(None, said)) or "(no prompt)")
+    names = [p["content"] if p["modality"] == "text" else Path(p["content"]).name for p in result["prompts"]]
+    title = html.escape(" + ".join(filter(None, names)) or "(no prompt)")
     settings = ", ".join(f"{key} {result[key]}" for key in ("seed", "steps", "sampler", "guidance", "alignment"))
     several = len(result["prompts"]) > 1
     asked = [
-        _asked(prompt["modality"], prompt["content"], f"weight {prompt['weight']:g}" if several else "prompt", picture)
-        for prompt, picture in zip(result["prompts"], prompts)
-        if several or picture
-    ] + [_asked(hold["modality"], hold["file"], "held", picture) for hold, picture in zip(result["held"], held)]
+        _asked(prompt["modality"], prompt["content"], f"weight {prompt['weight']:g}" if several else "prompt", image)
+        for prompt, image in zip(result["prompts"], prompts)
+        if several or image
+    ] + [_asked(hold["modality"], hold["file"], "held", image) for hold, image in zip(result["held"], held)]
     kept = {hold["modality"] for hold in result["held"]}
     cards = [
         _card(files, texts[i] if texts else "", spectrograms[i] if spectrograms else None, kept, result.get("film"))
@@ -105,12 +105,12 @@ def render_page(
 """
 
 
-def _asked(name: str, content: str, note: str, picture: Image.Image | None) -> str:
+def _asked(name: str, content: str, note: str, image: Image.Image | None) -> str:
     if name == "text" and note != "held":
         return (
             f"<figure><blockquote>{html.escape(content) or '(empty)'}</blockquote><small>text, {note}</small></figure>"
         )
-    shown = f'<img class="thumbnail" src="{_data_url(picture)}" alt="{name}">' if picture else ""
+    shown = f'<img class="thumbnail" src="{_data_url(image)}" alt="{name}">' if image else ""
     return f"<figure>{shown}<small>{name}, {note}: {html.escape(Path(content).name)}</small></figure>"
 
 
@@ -123,7 +123,7 @@ def _card(
 ) -> str:
     parts = {
         "text": f"<blockquote>{html.escape(text)}</blockquote>",
-        "image": f'<img class="picture" src="{files.get("image")}" alt="picture">',
+        "image": f'<img class="image" src="{files.get("image")}" alt="image">',
         "video": f'<video controls loop src="{files.get("video")}"></video>',
         "audio": f'<audio controls src="{files.get("audio")}"></audio>'
         + (f'<img class="spectrogram" src="{_data_url(spectrogram)}" alt="spectrogram">' if spectrogram else "")
@@ -143,7 +143,7 @@ def _film(file: str, film: dict[str, Any]) -> str:
     )
 
 
-def _data_url(picture: Image.Image) -> str:
+def _data_url(image: Image.Image) -> str:
     buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
+    image.save(buffer, "PNG")
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

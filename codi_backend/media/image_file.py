@@ -36,10 +36,10 @@ def read_image(path: str | os.PathLike) -> Tensor:
         With a sentence that names the file.
     """
     with without_warnings(), opened_image(path, "an image") as image:
-        picture = displayed(image, path)
-        if (factor := min(picture.size) // _SIDE) > 1:
-            picture = picture.reduce(factor)
-        return as_tensor(picture)
+        upright = displayed(image, path)
+        if (factor := min(upright.size) // _SIDE) > 1:
+            upright = upright.reduce(factor)
+        return as_tensor(upright)
 
 
 def as_tensor(image: Image.Image) -> Tensor:

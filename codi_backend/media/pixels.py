@@ -15,7 +15,7 @@ from ..checks.numbers import require_finite
 from .colour import differs, to_srgb
 from .files import UnreadableFile
 
-_SRGB_GAMMA = 0.45455  # as the gAMA chunk of a PNG says it
+_SRGB_GAMMA = 0.45455  # as the gAMA chunk of a PNG states it
 _MOST_LIGHT = 16.0  # times white; brighter pixels are of an image whose white is not 1.0
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -39,9 +39,9 @@ def displayed(image: Image.Image, path: str | os.PathLike) -> Image.Image:
     ValueError
         Pixels that are not finite, or brighter than can be right for their type.
     """
-    picture = _eight_bits(image, path)
-    alpha = picture.getchannel("A") if picture.mode in ("LA", "RGBA") else None
-    colours = picture.convert(picture.mode[:-1]) if alpha else picture
+    eight_bits = _eight_bits(image, path)
+    alpha = eight_bits.getchannel("A") if eight_bits.mode in ("LA", "RGBA") else None
+    colours = eight_bits.convert(eight_bits.mode[:-1]) if alpha else eight_bits
     rgb = _in_srgb(colours, image.info)
     if alpha:
         rgb = Image.composite(rgb, Image.new("RGB", rgb.size, "white"), alpha)
@@ -78,7 +78,7 @@ def _from_numbers(image: Image.Image, path: str | os.PathLike) -> Image.Image:
 
 
 def _in_srgb(colours: Image.Image, info: dict[str, Any]) -> Image.Image:
-    """L, RGB, CMYK or LAB -> RGB. What says most about the colours counts, in the order of the PNG standard."""
+    """L, RGB, CMYK or LAB -> RGB, by the first colour description in the order of the PNG standard."""
     if "cicp" in info:
         return _decoded(colours.convert("RGB"), *info["cicp"])
     if "icc_profile" in info:

@@ -1,4 +1,4 @@
-"""The chunks of PNG files: those that make up the pixels, and what the others say about how to show them."""
+"""The chunks of PNG files: those that make up the pixels, and the metadata of the others about how to show them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _EXIF_TEXT, _XMP_TEXT = b"Raw profile type exif", b"XML:com.adobe.xmp"
 
 
 def essentials(data: bytes) -> tuple[io.BytesIO, dict[str, Any]]:
-    """A PNG file without metadata, and those metadata that say how to show it.
+    """A PNG file without metadata, and the metadata for showing it.
 
     Pillow refuses images whose texts are long or whose metadata are broken, so it does not get them.
 

@@ -38,7 +38,7 @@ class MediaInfo:
 def probe(path: str | os.PathLike) -> MediaInfo:
     """Look into an audio or video file.
 
-    A still image has no length. Files that last more than 10 minutes are measured by what their header says, others by
+    A still image has no length. Files that last more than 10 minutes are measured by their header, others by
     their packets.
 
     Raises

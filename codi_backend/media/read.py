@@ -1,4 +1,4 @@
-"""Files of text, images, audio and video as tensors; `MediaInfo` says how long a file lasts and what it holds.
+"""Files of text, images, audio and video as tensors; `MediaInfo` has a file's length and contents.
 
 One timeline per file: time 0 is when the earliest of its audio and video streams is first presented.
 """

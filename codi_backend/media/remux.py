@@ -35,7 +35,7 @@ class Film:
     Attributes
     ----------
     path : Path
-        Its suffix says which container it is: .mp4 or .mkv.
+        Its suffix is that of the container: .mp4 or .mkv.
     seconds : float
         How long it lasts.
     begin, end : float
@@ -89,7 +89,7 @@ def write_film(
     reasons = []
     begin = beginning(film, "a video")
     length = seconds(film)
-    sound = Soundtrack(waveform, sample_rate, start, length, film if keep_sound else None, track, begin)
+    soundtrack = Soundtrack(waveform, sample_rate, start, length, film if keep_sound else None, track, begin)
     for suffix, (name, codec, options) in _CONTAINERS.items():
         target = Path(f"{os.fspath(path)}.{suffix}")
         partial = target.with_name(f"{target.name}.partial")
@@ -98,7 +98,7 @@ def write_film(
                 opened(film, "a video") as source,
                 av.open(os.fspath(partial), "w", format=name, options=options) as out,
             ):
-                _copy(source, out, video_stream(source, film), sound, codec, begin)
+                _copy(source, out, video_stream(source, film), soundtrack, codec, begin)
             os.replace(partial, target)
         except (UnreadableFile, ValueError) as error:
             reasons.append(f"{suffix}: {error.__cause__ or error}")
@@ -112,16 +112,16 @@ def write_film(
     )
 
 
-def _copy(source, out: OutputContainer, stream: VideoStream, sound: Soundtrack, codec: str, begin: float) -> None:
+def _copy(source, out: OutputContainer, stream: VideoStream, soundtrack: Soundtrack, codec: str, begin: float) -> None:
     """Copy the video and encode the audio, in the order of their time stamps, as players read them."""
     out.metadata.update(source.metadata)
     video = out.add_stream_from_template(stream, opaque=True)
     video.metadata.update(stream.metadata)
     if stream.sample_aspect_ratio:
         video.codec_context.sample_aspect_ratio = stream.sample_aspect_ratio
-    audio = out.add_stream(codec, RATE, layout=sound.layout)
+    audio = out.add_stream(codec, RATE, layout=soundtrack.layout)
     audio.bit_rate = _BIT_RATE
-    pieces = _encoded(audio, sound)
+    pieces = _encoded(audio, soundtrack)
     piece = next(pieces, None)
     shift = round(begin / stream.time_base)
     for packet in packets(source, stream):
@@ -143,13 +143,13 @@ def _time(packet: Packet) -> float:
     return 0.0 if stamp is None else float(stamp * packet.time_base)
 
 
-def _encoded(audio, sound: Soundtrack) -> Iterator[Packet]:
+def _encoded(audio, soundtrack: Soundtrack) -> Iterator[Packet]:
     import av
 
     position = 0
-    for block in sound.blocks():
+    for block in soundtrack.blocks():
         samples = block if audio.codec_context.format.name == "fltp" else _sixteen_bits(block)
-        frame = av.AudioFrame.from_ndarray(samples, audio.codec_context.format.name, sound.layout)
+        frame = av.AudioFrame.from_ndarray(samples, audio.codec_context.format.name, soundtrack.layout)
         frame.sample_rate, frame.pts, frame.time_base = RATE, position, Fraction(1, RATE)
         position += block.shape[1]
         yield from audio.encode(frame)

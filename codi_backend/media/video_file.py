@@ -55,17 +55,17 @@ def read_video(path: str | os.PathLike, frames: int, frame_rate: float | None = 
                 raise too_long(path)
             step = max(0.0, length) / frames
         moments = start + step * np.arange(frames) + _ROUNDING
-        pictures, end = _pictures(source.frames(path, start), moments)
-        if not pictures:
+        images, end = _pixels(source.frames(path, start), moments)
+        if not images:
             raise UnreadableFile(f"{path} holds no frame that can be decoded: give an MP4, WebM or the like.")
         if start and end <= start:
             raise UnreadableFile(f"{path}: the video ends at {end:.2f} s: give a start before that.")
-        return torch.stack([_fitted(picture, *pictures[0].shape[1:]) for picture in pictures], 1)
+        return torch.stack([_fitted(image, *images[0].shape[1:]) for image in images], 1)
 
 
-def _pictures(frames: Iterable[Shown], moments: Iterable[float]) -> tuple[list[Tensor], float]:
+def _pixels(frames: Iterable[Shown], moments: Iterable[float]) -> tuple[list[Tensor], float]:
     """The pixels of the frame that is shown at each moment, and when the last frame that was looked at goes."""
-    pictures: list[Tensor] = []
+    images: list[Tensor] = []
     remaining = iter(moments)
     moment = next(remaining, None)
     shown, end = None, 0.0
@@ -73,22 +73,22 @@ def _pictures(frames: Iterable[Shown], moments: Iterable[float]) -> tuple[list[T
         if shown is not None and moment < frame.since:
             pixels = shown.pixels()
             while moment is not None and moment < frame.since:
-                pictures.append(pixels)
+                images.append(pixels)
                 moment = next(remaining, None)
         shown, end = frame, frame.until
         if moment is None:
             break
     if shown is not None and moment is not None:
-        pictures += [shown.pixels()] * (1 + sum(1 for _ in remaining))
-    return pictures, end
+        images += [shown.pixels()] * (1 + sum(1 for _ in remaining))
+    return images, end
 
 
-def _fitted(picture: Tensor, height: int, width: int) -> Tensor:
+def _fitted(image: Tensor, height: int, width: int) -> Tensor:
     """``[3, H, W]`` in another size, with black bars where the shape differs."""
-    if picture.shape[1:] == (height, width):
-        return picture
-    scale = min(height / picture.shape[1], width / picture.shape[2])
-    inner = [max(1, round(scale * side)) for side in picture.shape[1:]]
-    scaled = F.interpolate(picture[None], inner, mode="bilinear", antialias=True)[0].clamp(0, 1)
+    if image.shape[1:] == (height, width):
+        return image
+    scale = min(height / image.shape[1], width / image.shape[2])
+    inner = [max(1, round(scale * side)) for side in image.shape[1:]]
+    scaled = F.interpolate(image[None], inner, mode="bilinear", antialias=True)[0].clamp(0, 1)
     top, left = (height - inner[0]) // 2, (width - inner[1]) // 2
     return F.pad(scaled, (left, width - inner[1] - left, top, height - inner[0] - top))

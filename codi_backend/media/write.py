@@ -1,4 +1,4 @@
-"""Tensors as files and pictures."""
+"""Tensors as files and images."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ def save_video(
     waveform: Tensor | None = None,
     sample_rate: int | None = None,
 ) -> None:
-    """Write ``[3, T, H, W]`` in 0..1 as MP4 (H.264), with mono ``[1, N]`` in -1..1 as its sound (AAC) if there is one.
+    """Write ``[3, T, H, W]`` in 0..1 as MP4 (H.264), with mono ``[1, N]`` in -1..1 as its audio (AAC) if there is one.
 
-    Small pictures are enlarged by whole numbers, pixel by pixel, to at least 256 on each side.
+    Small images are enlarged by whole numbers, pixel by pixel, to at least 256 on each side.
     """
     import av
 
@@ -62,21 +62,21 @@ def save_video(
         codec = video.codec_context
         codec.colorspace = codec.color_primaries = codec.color_trc = _BT709
         codec.color_range = _LIMITED
-        sound = None if waveform is None else container.add_stream("aac", sample_rate, layout="mono")
-        for picture in frames:
-            frame = av.VideoFrame.from_ndarray(picture, "rgb24")
+        audio = None if waveform is None else container.add_stream("aac", sample_rate, layout="mono")
+        for image in frames:
+            frame = av.VideoFrame.from_ndarray(image, "rgb24")
             container.mux(video.encode(frame.reformat(format="yuv420p", dst_colorspace=_BT709)))
         container.mux(video.encode(None))
-        if sound is not None:
+        if audio is not None:
             samples = waveform.clamp(-1, 1).float().cpu().numpy()
             frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples), "fltp", "mono")
             frame.sample_rate, frame.pts = sample_rate, 0
-            container.mux(sound.encode(frame))
-            container.mux(sound.encode(None))
+            container.mux(audio.encode(frame))
+            container.mux(audio.encode(None))
 
 
 def spectrogram_image(mel: nn.Module, waveform: Tensor) -> Image.Image:
-    """Mono ``[1, N]`` as a picture of its log-mel, time to the right, pitch upwards; `mel` is a `LogMel`."""
+    """Mono ``[1, N]`` as an image of its log-mel, time to the right, pitch upwards; `mel` is a `LogMel`."""
     bands = mel(waveform[None].to(mel.window.device))[0, 0].cpu().numpy().T[::-1]
     low = np.log(mel.config.floor)
     level = np.clip((bands - low) / (2.5 - low), 0, 1) * (len(_COLOUR_MAP) - 1)
@@ -95,8 +95,8 @@ def result_files(modalities: Collection[str], index: int, count: int) -> dict[st
 def write_result(out: Path, config: CoDiConfig, decoded: dict[str, Any], index: int, count: int) -> dict[str, str]:
     """Write result `index` of `count` into the folder `out`; returns the names of its files by modality.
 
-    `decoded` is what `CoDi.decode` gives by modality: pixels ``[B, 3, H, W]`` and ``[B, 3, T, H, W]``, sounds ``[B, 1,
-    N]``, texts. A video gets the sound that was generated with it.
+    `decoded` is what `CoDi.decode` gives by modality: pixels ``[B, 3, H, W]`` and ``[B, 3, T, H, W]``, audio ``[B, 1,
+    N]``, texts. A video gets the audio that was generated with it.
     """
     result = {name: values[index] for name, values in decoded.items()}
     files = result_files(result, index, count)

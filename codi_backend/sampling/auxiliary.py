@@ -1,4 +1,4 @@
-"""Auxiliary streams: sampled along with the outputs, because an output becomes better so, and then dropped."""
+"""Auxiliary streams: sampled beside the outputs, which improves them, and then dropped."""
 
 from __future__ import annotations
 

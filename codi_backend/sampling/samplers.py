@@ -197,7 +197,7 @@ class _Run:
         return {name: guidance.combine([*(e[name] for e in others), full[name]], self.scales) for name in streams}
 
     def prune(self, eps: Latents, t: Tensor, last: bool) -> Latents:
-        """Drop candidates where the pruning schedule says so; returns the rows of `eps` that are left."""
+        """Drop candidates where the pruning schedule has a level; returns the rows of `eps` that are left."""
         while self.pruning and (t < self.pruning[0][0] or last):
             _, keep = self.pruning.pop(0)
             streams, when = self._scaled(t), self._when(t)

@@ -15,12 +15,12 @@ from ..models.coupler import Coupler, Tokens, aligned
 from .loop import Stage
 
 # Logarithms of noise levels, relative to the latents' deviation, are normally distributed.
-_LOG_MEAN, _LOG_DEVIATION = 0.0, 1.3
+_LOG_MEAN, _LOG_DEVIATION = 0.3, 1.2
 _LOWEST, _HIGHEST = 0.02, 30.0
 # Share of the groups in which one stream is clean, as a held stream is.
 _HELD = 0.2
 _TIME_WEIGHT = 0.2
-_IMAGES_PER_VIDEO = 4  # batches with videos are smaller
+_VIDEO_EVERY, _IMAGES_PER_VIDEO = 4, 4  # steps between batches with videos, and how much smaller these are
 HELD_OUT = 64  # pairs that are kept from training, among which retrieval is measured
 RETRIEVAL_LEVELS = (0.1, 0.3, 1.0, 2.0, 4.0)
 
@@ -28,8 +28,10 @@ RETRIEVAL_LEVELS = (0.1, 0.3, 1.0, 2.0, 4.0)
 class CouplerStage(Stage):
     """Trains a coupler by InfoNCE on noisy pairs.
 
-    A batch is taken in groups of up to `group` pairs. The pairs of a group have one common noise level, and are the
+    A batch is taken in groups of up to `group` rows. The rows of a group have one common noise level, and are the
     negatives of each other. So the critic estimates the log density ratio at that level, up to terms of one stream.
+    The loss is the mean over all pairs of streams. Where there are streams besides video, video takes part in every
+    fourth batch only, and these batches are smaller.
 
     Parameters
     ----------
@@ -37,67 +39,58 @@ class CouplerStage(Stage):
     latents : dict of str to Tensor
         ``[N, C, ...]`` by the name of the space: clean latents in the units of the autoencoder. Equal rows belong
         together; a stream may have fewer rows than another.
-    pairs : sequence of (str, str), optional
-        The pairs of streams that take turns; all by default.
     """
 
     name = "coupler"
 
-    def __init__(
-        self,
-        coupler: Coupler,
-        latents: Mapping[str, Tensor],
-        pairs: Sequence[tuple[str, str]] | None = None,
-        group: int = 128,
-    ):
+    def __init__(self, coupler: Coupler, latents: Mapping[str, Tensor], group: int = 128):
         super().__init__()
         self.coupler, self.latents, self.group = coupler, dict(latents), group
-        self.pairs = list(pairs or itertools.combinations(latents, 2))
         self.index = {space.name: i for i, space in enumerate(coupler.spaces)}
+        self.quick = [name for name in latents if coupler.spaces[self.index[name]].axes != "THW"]
 
     def batch(self, step: int, size: int, seed: int) -> dict[str, Tensor]:
-        """The clean latents of `size` random pairs of one pair of streams."""
-        names = self.pairs[step % len(self.pairs)]
-        if any(self.coupler.spaces[self.index[name]].axes == "THW" for name in names):
+        """The clean latents of `size` random rows; fewer with videos."""
+        names = self.quick if len(self.quick) > 1 and step % _VIDEO_EVERY else list(self.latents)
+        if len(names) > len(self.quick):
             size = max(2, size // _IMAGES_PER_VIDEO)
         count = min(len(self.latents[name]) for name in names)
         rows = torch.from_numpy(np.random.default_rng((seed, step)).integers(0, count, size))
         return {name: self.latents[name][rows].float() for name in names}
 
     def forward(self, batch: dict[str, Tensor], generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        tokens: list[Tokens] = []
         size = len(next(iter(batch.values())))
         groups = max(1, size // self.group)
         while size % groups:
             groups -= 1
-        levels = self._levels(size, groups, generator)
-        for (name, clean), level in zip(batch.items(), levels):
+        tokens = {}
+        for (name, clean), level in zip(batch.items(), self._levels(len(batch), size, groups, generator)):
             sigma = level.to(clean.device) * self.coupler.spaces[self.index[name]].std
             noise = torch.randn(clean.shape, generator=generator).to(clean.device)
             noisy = clean + sigma.reshape(-1, *[1] * (clean.ndim - 1)) * noise
             found = self.coupler.tokens(self.index[name], noisy, sigma)
-            tokens.append(Tokens(*(t if t is None else t.unflatten(0, (groups, -1)) for t in found)))
-        logits = self.coupler.logits(*tokens)
-        target = torch.arange(logits.shape[-1], device=logits.device).repeat(groups)
-        loss = _both_ways(logits, target)
-        right = (logits.detach().argmax(-1).flatten() == target).float().mean()
-        figures = {"accuracy": float(right)}
-        if all(t.over_time is not None for t in tokens):
-            when = self._moments(*tokens)
-            figures["moments"] = float(when.detach())
-            loss = loss + _TIME_WEIGHT * when
-        return loss, figures
+            tokens[name] = Tokens(*(t if t is None else t.unflatten(0, (groups, -1)) for t in found))
+        losses, figures = [], {}
+        for a, b in itertools.combinations(tokens, 2):
+            logits = self.coupler.logits(tokens[a], tokens[b])
+            target = torch.arange(logits.shape[-1], device=logits.device).repeat(groups)
+            losses.append(_both_ways(logits, target))
+            figures[f"{a}-{b}"] = float((logits.detach().argmax(-1).flatten() == target).float().mean())
+            if all(tokens[name].over_time is not None for name in (a, b)):
+                losses[-1] = losses[-1] + _TIME_WEIGHT * self._moments(tokens[a], tokens[b])
+        return sum(losses) / len(losses), figures
 
-    def _levels(self, size: int, groups: int, generator: torch.Generator) -> Tensor:
-        """Noise levels of both streams, ``[2, size]``, equal within a group; one may be 0.
+    def _levels(self, streams: int, size: int, groups: int, generator: torch.Generator) -> Tensor:
+        """Noise levels ``[streams, size]``, equal within a group; that of one stream may be 0.
 
         Drawn for every row and taken from the first of each group, since noise has samples on its first axis.
         """
         drawn = torch.randn((size,), generator=generator).reshape(groups, -1)[:, :1]
         which = torch.rand((size,), generator=generator).reshape(groups, -1)[:, :1]
         level = (_LOG_MEAN + _LOG_DEVIATION * drawn).exp().clamp(_LOWEST, _HIGHEST)
-        noisy = torch.stack([which > _HELD / 2, (which <= _HELD / 2) | (which > _HELD)])
-        return (level * noisy).expand(2, groups, size // groups).flatten(1)
+        clean = (which * streams / _HELD).long()  # the number of a stream, or a higher number for none
+        noisy = torch.stack([clean != i for i in range(streams)])
+        return (level * noisy).expand(streams, groups, size // groups).flatten(1)
 
     def _moments(self, a: Tokens, b: Tokens) -> Tensor:
         """InfoNCE among the moments of each sample, which makes tokens over time specific to their moment."""

@@ -6,7 +6,7 @@ from comfy_api.latest import io
 
 from ...codi_backend.conditioning.context import MIXINGS, concatenate, mix
 from ..runtime.context_tokens import conditionings, single, to_contexts
-from ..runtime.growing_inputs import connected, growing, partners, weights_of
+from ..runtime.growing_inputs import connected, growing, growing_weights, partners, weights_of
 from ..runtime.required_inputs import require_choice
 from ..runtime.types import CATEGORY
 
@@ -42,12 +42,7 @@ class CoDiMixContexts(io.ComfyNode):
                     "The unconditional outputs of the nodes that made the contexts with the same numbers.",
                     least=2,
                 ),
-                growing(
-                    "weights",
-                    io.Float.Input("weight", tooltip="The weight of the context with the same number."),
-                    MAX_CONTEXTS,
-                    "Weights of the contexts with the same numbers. Only their ratio matters; the default is 1.",
-                ),
+                growing_weights("context", MAX_CONTEXTS),
                 io.Combo.Input(
                     "method",
                     options=list(METHODS),

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ...codi_backend.conditioning.prompt import Prompt, interpolate
 from ..runtime.conditioning_inputs import one_prompt
-from ..runtime.growing_inputs import connected, growing, weights_of
+from ..runtime.growing_inputs import connected, growing, growing_weights, weights_of
 from ..runtime.required_inputs import require_choice
 from ..runtime.types import CATEGORY
 
@@ -32,12 +32,7 @@ class CoDiInterpolate(io.ComfyNode):
                     "Prompts to mix, from CoDi Prompt nodes; a new socket appears when the last is connected.",
                     least=2,
                 ),
-                growing(
-                    "weights",
-                    io.Float.Input("weight", tooltip="The weight of the prompt with the same number."),
-                    MAX_PROMPTS,
-                    "Weights of the prompts with the same numbers. Only their ratio matters; the default is 1.",
-                ),
+                growing_weights("prompt", MAX_PROMPTS),
                 io.Combo.Input(
                     "method",
                     options=list(METHODS),

@@ -20,6 +20,16 @@ def growing(group: str, one: Any, most: int, tooltip: str, least: int = 0) -> io
     return io.Autogrow.Input(group, template=template, optional=least == 0, tooltip=tooltip)
 
 
+def growing_weights(one: str, most: int) -> io.Autogrow.Input:
+    """The sockets of the weights of a mixture: one for each socket `one`; see `weights_of`."""
+    return growing(
+        "weights",
+        io.Float.Input("weight", tooltip=f"The weight of the {one} with the same number."),
+        most,
+        f"Weights of the {one}s with the same numbers. Only their ratio matters; the default is 1.",
+    )
+
+
 def connected(group: str, one: str, most: int, given: dict[str, Any], purpose: str) -> dict[str, Any]:
     """The connected sockets `one` of a growing input, in the order of their numbers.
 

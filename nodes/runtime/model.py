@@ -43,7 +43,7 @@ SAMPLER_TENSORS = 10
 
 
 class Attention:
-    """The attention that the user chose when starting ComfyUI, told about the options of the call under way."""
+    """The attention that the user chose when starting ComfyUI, with the options of the current call."""
 
     def __init__(self):
         self.transformer_options = {}
@@ -164,7 +164,7 @@ class Model(comfy.model_base.BaseModel):
         self.num_candidates = 1  # per result of the batch, while memory for a run of best-of-N is estimated
         networks = self.codi_config.diffuser.networks.values()
         self.latent_format.latent_channels = _ChannelCounts(tuple(network.in_channels for network in networks))
-        # ComfyUI's previewer multiplies latents by a matrix, after reshaping them: ours makes a picture of them.
+        # ComfyUI's previewer multiplies latents by a matrix, after reshaping them: ours makes an image of them.
         self.latent_format.latent_rgb_factors = [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
         self.latent_format.latent_rgb_factors_reshape = self.previews.draw
 

@@ -125,7 +125,7 @@ def _remedy(autoencoder, multiple: int) -> str:
     if isinstance(autoencoder, ImageAutoencoderConfig):
         return f"; make width and height multiples of {multiple * downscale(autoencoder)} pixels"
     seconds = multiple * step_samples(autoencoder) / autoencoder.mel.sample_rate
-    return f"; make the sound last a multiple of {seconds:g} seconds"
+    return f"; make the audio last a multiple of {seconds:g} seconds"
 
 
 def check_prompts(prompt_type: str, conds: list[dict], names: list[str], batch: int, config: CoDiConfig) -> None:

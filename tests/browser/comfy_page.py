@@ -15,14 +15,15 @@ SETTINGS = {
     "Comfy.Minimap.Visible": False,
     "Comfy.NodeBadge.NodeSourceBadgeMode": "None",
 }
-# What the editor says of itself, and what it asks for that is optional.
+# Errors that the editor always logs, and optional files that it asks for.
 _USUAL = ("Failed to load resource", "Content Security Policy", "ComfyApp graph accessed before initialization")
 _OPTIONAL = ("/userdata", "/user.css", "/en.md")
 
 _READY = "() => window.app?.vueAppReady && window.app.graph && LiteGraph.registered_node_types.SaveImage"
 _QUEUE = """async (timeout) => {
     const done = new Promise((resolve) => {
-        const wait = (name, said) => app.api.addEventListener(name, (event) => resolve(said(event)), { once: true });
+        const wait = (name, result) =>
+            app.api.addEventListener(name, (event) => resolve(result(event)), { once: true });
         wait("execution_success", () => "success");
         wait("execution_error", (event) => event.detail.exception_message);
         wait("execution_interrupted", () => "interrupted");
@@ -102,10 +103,10 @@ class ComfyPage:
         self.page.goto(url)
         self.page.wait_for_function(_READY, timeout=60_000)
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.page.on("console", self._hear)
+        self.page.on("console", self._log)
         self.page.on("response", self._answer)
 
-    def _hear(self, message) -> None:
+    def _log(self, message) -> None:
         if message.type == "error" and not any(usual in message.text for usual in _USUAL):
             self.complaints.append(message.text)
 
@@ -171,7 +172,7 @@ class ComfyPage:
         return self.page.evaluate("() => app.graph.serialize()")
 
     def screenshot(self, path: str | os.PathLike, margin: int = 24) -> None:
-        """Save a picture of the graph as it lies in the editor, without the panels around it."""
+        """Save an image of the graph as it lies in the editor, without the panels around it."""
         panel = self.page.locator("[data-testid=properties-panel] button[aria-pressed=true]")
         if panel.count():
             panel.click()
@@ -188,7 +189,7 @@ class ComfyPage:
         clip = {"x": left - margin, "y": top - margin, "width": right - left, "height": bottom - top}
         clip["width"] += 2 * margin
         clip["height"] += 2 * margin
-        # Clips begin with nothing, one object after the other appears.
+        # Videos begin with nothing, one object after the other appears.
         self.page.evaluate("document.querySelectorAll('video').forEach(v => { v.pause(); v.currentTime = v.duration })")
         self.page.wait_for_timeout(500)
         Path(path).parent.mkdir(parents=True, exist_ok=True)

@@ -15,8 +15,8 @@ UNTRANSLATED = {"CFG", "Latent", "VAE"}
 
 
 @pytest.fixture
-def quiet(page):
-    """The editor, which must not complain meanwhile."""
+def editor(page):
+    """The editor; the test fails if it logs an error."""
     page.complaints.clear()
     yield page
     assert page.complaints == []
@@ -38,33 +38,33 @@ def overlapping(nodes: list[dict]) -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize("page", ["en"], indirect=True)
 @pytest.mark.parametrize("name", TEMPLATES)
-def test_template_opens_and_runs(quiet, name, kinds):
-    quiet.open_template(PACK_NAME, name)
-    nodes = quiet.nodes()
+def test_template_opens_and_runs(editor, name, kinds):
+    editor.open_template(PACK_NAME, name)
+    nodes = editor.nodes()
     assert [node["type"] for node in nodes if node["missing"]] == []
     assert overlapping(nodes) == []
     assert len(nodes) == len(read_graph(name)["nodes"])
     if checkpoints(nodes) <= set(kinds["CoDiLoadModel"]["input"]["required"]["checkpoint"][1]["options"]):
-        assert quiet.queue() == "success"
-        assert overlapping(quiet.nodes()) == []  # previews make nodes grow
+        assert editor.queue() == "success"
+        assert overlapping(editor.nodes()) == []  # previews make nodes grow
 
 
 def checkpoints(nodes: list[dict]) -> set[str]:
     return {value for node in nodes for name, _, value in node["widgets"] if name == "checkpoint"}
 
 
-def test_help_pages_open(quiet, kinds):
+def test_help_pages_open(editor, kinds):
     for kind in kinds:
-        translated = HELP / kind / f"{quiet.locale}.md"
+        translated = HELP / kind / f"{editor.locale}.md"
         text = (translated if translated.exists() else HELP / f"{kind}.md").read_text()
-        assert len(quiet.help(kind, text.splitlines()[0].removeprefix("# "))) > 40
-        if quiet.locale == "zh":
+        assert len(editor.help(kind, text.splitlines()[0].removeprefix("# "))) > 40
+        if editor.locale == "zh":
             assert translated.exists(), f"{kind} has no help page in Chinese"
 
 
 @pytest.mark.parametrize("page", ["zh"], indirect=True)
-def test_everything_is_named_in_chinese(quiet, kinds):
-    seen = {kind: quiet.only_node(kind) for kind in kinds}
+def test_everything_is_named_in_chinese(editor, kinds):
+    seen = {kind: editor.only_node(kind) for kind in kinds}
     titles = [node["title"] for node in seen.values()]
     assert [title for title in titles if not CHINESE.search(title)] == [] and len(set(titles)) == len(titles)
     left = [

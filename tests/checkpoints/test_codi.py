@@ -114,7 +114,7 @@ def test_further_tensors_are_counted_and_ignored(tmp_path, as_published, small_s
     assert codi.report.reports["diffuser.audio"].ignored == 1 and codi.report.unknown == 1
 
 
-def test_the_first_edition_has_no_alignment_and_says_so(tmp_path, as_published, small_state):
+def test_the_first_edition_has_no_alignment_and_warns(tmp_path, as_published, small_state):
     paths = split(small_state, tmp_path, drop=lambda key: "connecter" in key)
     with pytest.warns(UserWarning, match="no latent alignment") as caught:
         codi = CoDi.load([paths["CoDi_encoders.pth"], paths["CoDi_audio_diffuser_m.pth"]])

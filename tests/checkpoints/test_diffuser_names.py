@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from layer_classes import layers, without_weights
 
 from codi_backend.checkpoints.diffuser_names import from_reference, to_reference
 from codi_backend.config import UNetConfig
@@ -19,26 +20,6 @@ PUBLISHED = {
     "audio": UNetConfig(in_channels=8, model_channels=192),
     "text": UNetConfig(in_channels=768, model_channels=320, text_positions=4),
 }
-
-
-def layers(init):
-    """Make a set of layer classes like `torch.nn`'s, with another way to start."""
-
-    def derived(base):
-        def __init__(self, *args, **kwargs):
-            base.__init__(self, *args, **kwargs)
-            init(self)
-
-        return type(base.__name__, (base,), {"__init__": __init__, "reset_parameters": lambda self: None})
-
-    kinds = ("Linear", "Conv2d", "Conv3d", "GroupNorm", "LayerNorm")
-    return type("Operations", (), {kind: derived(getattr(torch.nn, kind)) for kind in kinds})
-
-
-def without_weights(layer):
-    """Take the weights away; ComfyUI's layers may get theirs only when a checkpoint is loaded."""
-    for name in list(layer._parameters):
-        layer._parameters[name] = None
 
 
 @pytest.fixture(scope="module")

@@ -135,7 +135,7 @@ def test_another_file_of_that_name_stays(hub, out):
     assert (out / AUDIO).read_bytes() == b"mine"
 
 
-def test_a_size_that_is_not_the_known_one_is_told(hub, out, monkeypatch):
+def test_a_size_that_is_not_the_known_one_is_reported(hub, out, monkeypatch):
     size = len(hub.files[AUDIO])
     sizes = {"current": {AUDIO: {1, size}, ENCODERS: {1}}}
     monkeypatch.setitem(module.REPOSITORIES, "codi", dataclasses.replace(CODI, sizes=sizes))

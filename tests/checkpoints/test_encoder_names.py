@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from detweights import fill_
+from layer_classes import layers, without_weights
 from safetensors.torch import load_file
 
 from codi_backend.checkpoints.encoder_names import from_reference, published_buffers, to_reference
@@ -22,26 +23,6 @@ PUBLISHED = {
     "image": (ImageEncoder, VisionEncoderConfig()),
     "audio": (AudioEncoder, ClapConfig()),
 }
-
-
-def layers(init):
-    """Make a set of layer classes like `torch.nn`'s, with another way to start."""
-
-    def derived(base):
-        def __init__(self, *args, **kwargs):
-            base.__init__(self, *args, **kwargs)
-            init(self)
-
-        return type(base.__name__, (base,), {"__init__": __init__, "reset_parameters": lambda self: None})
-
-    kinds = ("Linear", "Conv1d", "Conv2d", "LayerNorm", "Embedding")
-    return type("Operations", (), {kind: derived(getattr(torch.nn, kind)) for kind in kinds})
-
-
-def without_weights(layer):
-    """Take the weights away; ComfyUI's layers may get theirs only when a checkpoint is loaded."""
-    for name in list(layer._parameters):
-        layer._parameters[name] = None
 
 
 def build(name, init):

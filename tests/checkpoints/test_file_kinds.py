@@ -128,7 +128,7 @@ def test_each_kind_has_its_sentence(tmp_path, kind, suffix):
     assert "could run code" not in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_readers_say_the_same(tmp_path):
+def test_readers_agree(tmp_path):
     path = tmp_path / "model.pth"
     path.write_bytes(LFS)
     with pytest.raises(ValueError, match="^model.pth is a git-lfs pointer") as caught:
@@ -164,7 +164,7 @@ def test_an_archive_that_another_program_packed_is_read_rightly(tmp_path):
     assert all(torch.equal(file[key], value) for key, value in TENSORS.items())
 
 
-def test_what_tells_of_the_tensors_is_compared_with_its_check_sum(tmp_path):
+def test_the_description_of_the_tensors_is_compared_with_its_check_sum(tmp_path):
     data = bytearray(ZIP)
     data[data.index(b"a.weight") + 2] ^= 1
     (tmp_path / "a.pth").write_bytes(data)

@@ -81,7 +81,7 @@ def test_names_of_shards():
     assert missing_shards(["a-00002-of-00003.sft"]) == ["a-00001-of-00003.sft", "a-00003-of-00003.sft"]
 
 
-def test_one_part_in_two_files_is_said(shards, codi):
+def test_one_part_in_two_files_is_reported(shards, codi):
     twice = shards / "old.safetensors"
     save_parts(twice, codi.config, {"autoencoders.image": tiny.states(codi)["autoencoders.image"]}, dtype=torch.float16)
     message = (

@@ -75,7 +75,7 @@ def test_the_first_edition(tmp_path, as_published, small_state, recwarn):
     assert sorted(editions) == ["published", *["published, without latent alignment"] * 3]
 
 
-def test_what_is_wrong_with_a_part_is_told(tmp_path, as_published, small_state, capsys):
+def test_what_is_wrong_with_a_part_is_reported(tmp_path, as_published, small_state, capsys):
     prefix = "model.diffusion_model.unet_audio.out.0"
     state = small_state | {f"{prefix}.weight": torch.zeros(3)}
     paths = split(state, tmp_path, drop=lambda key: key.endswith("unet_text.out.0.weight"))

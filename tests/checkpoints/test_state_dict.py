@@ -44,7 +44,7 @@ def test_wrappers_are_opened(content, recwarn):
 @pytest.mark.parametrize(
     ("model", "average"), itertools.product(["model", "state_dict"], ["ema", "model_ema", "params_ema"])
 )
-def test_of_weights_and_their_average_the_average_is_taken_and_said(model, average):
+def test_of_weights_and_their_average_the_average_is_taken_and_reported(model, average):
     with pytest.warns(UserWarning, match=f"^a.pth holds weights under '{model}' and their average under '{average}'"):
         found = find_state_dict({model: A, average: B}, "a.pth")
     assert torch.equal(found["x.weight"], B["x.weight"])
@@ -59,7 +59,7 @@ def test_of_weights_and_their_average_the_average_is_taken_and_said(model, avera
         ({"optimizer": OPTIMIZER}, "holds no tensors by name, and none under the usual entries .it has optimizer."),
     ],
 )
-def test_what_cannot_be_decided_is_said(content, message):
+def test_what_cannot_be_decided_is_reported(content, message):
     with pytest.raises(ValueError, match=f"^a.pth {message}"):
         find_state_dict(content, "a.pth")
 

@@ -76,7 +76,7 @@ ENTRIES = {
 
 
 def result_or_sentence(codi, name, values):
-    """The result, or None where one sentence of ours says what is wrong."""
+    """The result, or None where a message of ours states what is wrong."""
     try:
         return ENTRIES[name][0](codi, values)
     except ValueError as error:

@@ -59,7 +59,7 @@ def test_ctrl_c(tmp_path, checkpoint):
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "line"),
     [
         (ValueError("a\nb\tc\x1b[2J"), r"codi: a\\nb\\tc\\x1b\[2J"),
         (
@@ -79,13 +79,13 @@ def test_ctrl_c(tmp_path, checkpoint):
         ),
     ],
 )
-def test_an_error_is_one_line(monkeypatch, capsys, tmp_path, error, told):
+def test_an_error_is_one_line(monkeypatch, capsys, tmp_path, error, line):
     def fail(*_):
         raise error
 
     monkeypatch.setattr("codi_backend.data.preview.write_preview", fail)
     assert main(["dataset", "preview", "--out", str(tmp_path / "p")]) == 1
-    assert re.fullmatch(told + r"\n", capsys.readouterr().err)
+    assert re.fullmatch(line + r"\n", capsys.readouterr().err)
 
 
 def test_what_only_a_programmer_can_mend_keeps_its_traceback():
@@ -165,6 +165,6 @@ def test_mistakes_are_one_line(arguments, message, tmp_path, monkeypatch, capsys
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_text("precious")
     assert main(arguments) == 1
-    told = capsys.readouterr()
-    assert told.out == "" and re.fullmatch(rf"codi: .*{message}.*\n", told.err)
+    printed = capsys.readouterr()
+    assert printed.out == "" and re.fullmatch(rf"codi: .*{message}.*\n", printed.err)
     assert [path.name for path in tmp_path.iterdir()] == ["file"] and (tmp_path / "file").read_text() == "precious"

@@ -39,11 +39,11 @@ NAMES = {"PIL": "pillow", "open_clip": "open_clip_torch"}
 def test_a_module_that_is_not_there(tmp_path, monkeypatch, capsys, command, module, what):
     monkeypatch.setitem(sys.modules, module, None)  # as the import system marks what cannot be imported
     assert main([part.format(out=tmp_path / "out") for part in command]) == 1
-    told = capsys.readouterr()
-    assert told.out == "" and not (tmp_path / "out").exists()
+    printed = capsys.readouterr()
+    assert printed.out == "" and not (tmp_path / "out").exists()
     assert re.fullmatch(
         rf"codi: {NAMES.get(module, module)} is not installed: type pip install -e {what} in the folder of .+\.\n",
-        told.err,
+        printed.err,
     )
 
 
@@ -71,5 +71,5 @@ def test_an_interpreter_without_torch(arguments, tmp_path):
     if arguments == ["--help"]:
         assert ran.returncode == 0 and "usage: codi" in ran.stdout
     else:
-        told = rf"codi: torch is not installed: type pip install -e {STANDALONE} in the folder of CoDi any-to-any\.\n"
-        assert ran.returncode == 1 and re.fullmatch(told, ran.stderr)
+        line = rf"codi: torch is not installed: type pip install -e {STANDALONE} in the folder of CoDi any-to-any\.\n"
+        assert ran.returncode == 1 and re.fullmatch(line, ran.stderr)

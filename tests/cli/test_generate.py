@@ -84,7 +84,7 @@ def test_any_stream_can_be_held(whole, prompt, four, name, named):
         assert torch.equal(out[name], held[name].expand_as(four[name]))
     alone = whole.generate_latents(prompt, others, steps=1)
     for other in others:
-        assert (out[other] - alone[other]).abs().max() > 1e-4, "it did not hear what is held"
+        assert (out[other] - alone[other]).abs().max() > 1e-4, "it did not attend to the held stream"
 
 
 def test_held_streams_are_decoded(whole, prompt, four):
@@ -128,23 +128,23 @@ def test_every_prompt_to_every_output(generate, result, tmp_path):
     prompts = ["--audio", "a.mp4", "--text", "two <red> stars:0.5", "--image", "a.png", "--video", "a.mp4"]
     assert generate(*prompts, "--interpolation", "slerp", "--outputs", *ALL, "--count", "2") == 0
     out = tmp_path / "out"
-    told = result()
-    assert [(p["modality"], p["weight"]) for p in told["prompts"]] == [
+    record = result()
+    assert [(p["modality"], p["weight"]) for p in record["prompts"]] == [
         ("audio", 1.0),
         ("text", 0.5),
         ("image", 1.0),
         ("video", 1.0),
     ]
-    assert told["interpolation"] == "slerp"
+    assert record["interpolation"] == "slerp"
     kinds = {"text": "txt", "image": "png", "video": "mp4", "audio": "wav"}
-    assert told["files"] == [{name: f"{name}_{i}.{kind}" for name, kind in kinds.items()} for i in (1, 2)]
+    assert record["files"] == [{name: f"{name}_{i}.{kind}" for name, kind in kinds.items()} for i in (1, 2)]
     assert {p.name for p in out.iterdir()} == {
-        *(file for files in told["files"] for file in files.values()),
+        *(file for files in record["files"] for file in files.values()),
         "result.json",
         "index.html",
     }
-    with av.open(str(out / "video_2.mp4")) as clip:
-        video, audio = clip.streams
+    with av.open(str(out / "video_2.mp4")) as file:
+        video, audio = file.streams
         assert (video.codec_context.name, video.format.name, video.frames, video.average_rate) == (
             "h264",
             "yuv420p",
@@ -168,24 +168,24 @@ def test_results_are_those_of_the_library(generate, whole, folder, tmp_path):
 
 
 def test_no_prompt_is_the_empty_text(generate, tmp_path):
-    pictures = []
+    images = []
     for arguments in ([], ["--text", ""]):
         assert generate("--outputs", "image", *arguments) == 0
-        pictures.append((tmp_path / "out" / "image.png").read_bytes())
-    assert pictures[0] == pictures[1]
+        images.append((tmp_path / "out" / "image.png").read_bytes())
+    assert images[0] == images[1]
     assert "(no prompt)" in (tmp_path / "out" / "index.html").read_text()
 
 
 def test_held_files_come_back(generate, result, whole, folder, tmp_path):
     held = [f"--hold={name}={folder / file}" for name, file in (("video", "a.mp4"), ("text", "a.txt"))]
     assert generate(*held, "--outputs", "audio", "video") == 0
-    told = result()
-    assert told["held"] == [
+    record = result()
+    assert record["held"] == [
         {"modality": "video", "file": str(folder / "a.mp4")},
         {"modality": "text", "file": str(folder / "a.txt")},
     ]
-    clip = ShapesAndChimes(1, ("video",))[0]["video"][None, :, :4]
-    expected = whole.decode("video", whole.encode("video", clip))[0]
+    video = ShapesAndChimes(1, ("video",))[0]["video"][None, :, :4]
+    expected = whole.decode("video", whole.encode("video", video))[0]
     with av.open(str(tmp_path / "out" / "video.mp4")) as file:
         frames = [frame.to_ndarray(format="rgb24") for frame in file.decode(video=0)]
     ours = torch.from_numpy(np.stack(frames)).permute(3, 0, 1, 2)[:, :, 2::4, 2::4] / 255
@@ -193,7 +193,7 @@ def test_held_files_come_back(generate, result, whole, folder, tmp_path):
     assert "video, held" in (tmp_path / "out" / "index.html").read_text()
 
 
-def test_held_sounds_and_pictures_are_fitted(generate, tmp_path):
+def test_held_audio_and_images_are_fitted(generate, tmp_path):
     held = ["--hold", f"audio={tmp_path / 'long.wav'}", "--hold", f"image={tmp_path / 'wide.png'}"]
     save_wav(tmp_path / "long.wav", torch.rand(1, 30000) - 0.5, 8000)
     Image.new("RGB", (300, 100), "red").save(tmp_path / "wide.png")
@@ -216,9 +216,9 @@ def film(tmp_path_factory):
 def test_a_held_film_gets_the_new_audio(generate, result, film, tmp_path, capsys):
     held = ["--hold", f"video={film}@1.6", "--outputs", "audio", "--seconds", "1.28"]
     assert generate(*held, "--count", "2") == 0
-    told, out = result(), tmp_path / "out"
-    assert told["files"] == [{"audio": f"audio_{i}.wav", "film": f"film_{i}.mp4"} for i in (1, 2)]
-    assert told["film"] == {"file": str(film), "seconds": 4.0, "audio": [1.6, 2.88], "keep_sound": False}
+    record, out = result(), tmp_path / "out"
+    assert record["files"] == [{"audio": f"audio_{i}.wav", "film": f"film_{i}.mp4"} for i in (1, 2)]
+    assert record["film"] == {"file": str(film), "seconds": 4.0, "audio": [1.6, 2.88], "keep_sound": False}
     assert probe(out / "film_2.mp4").audio_seconds == probe(out / "film_2.mp4").video_seconds == 4
     made, rate = read_audio(out / "audio_2.wav")
     track = read_audio(out / "film_2.mp4")[0][:, ::3]  # of 48 kHz
@@ -228,9 +228,9 @@ def test_a_held_film_gets_the_new_audio(generate, result, film, tmp_path, capsys
     assert max(track[:, : begin - 1600].abs().max(), track[:, end + 1600 :].abs().max()) < 0.01
     page = (out / "index.html").read_text()
     assert 'src="film_1.mp4"' in page and "film.mp4</a> with the new audio from 1.6 to 2.88 s</small>" in page
-    said = capsys.readouterr().err
-    assert f"codi: {film} lasts 4.00 s: the video that is held is the part from 1.60 to 2.88 s" in said
-    assert "has new audio from 1.60 to 2.88 s; the rest has silence; --keep-sound keeps its own audio." in said
+    printed = capsys.readouterr().err
+    assert f"codi: {film} lasts 4.00 s: the video that is held is the part from 1.60 to 2.88 s" in printed
+    assert "has new audio from 1.60 to 2.88 s; the rest has silence; --keep-sound keeps its own audio." in printed
     assert generate(*held, "--keep-sound") == 0
     assert result()["film"]["keep_sound"] is True
     own, _ = read_audio(film)

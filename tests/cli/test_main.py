@@ -97,11 +97,11 @@ def test_results_are_those_of_the_library(generate, checkpoint, tmp_path):
     assert generate("--outputs", "image", "--guidance", "2", "--sampler", "ddim") == 0
     prompt = codi.prompt("text", "two <blue> stars")
     expected = codi.generate(prompt, ["image"], steps=2, guidance=2, seed=3, sampler="ddim")["image"][0]
-    picture = np.asarray(Image.open(tmp_path / "out" / "image.png"))
-    assert np.array_equal(picture, (expected * 255).round().byte().permute(1, 2, 0).numpy())
+    image = np.asarray(Image.open(tmp_path / "out" / "image.png"))
+    assert np.array_equal(image, (expected * 255).round().byte().permute(1, 2, 0).numpy())
 
 
-def test_sound_alone(generate, tmp_path, capsys):
+def test_audio_alone(generate, tmp_path, capsys):
     assert generate("--outputs", "audio") == 0
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"audio.wav", "result.json", "index.html"}
     assert "index.html" in capsys.readouterr().out
@@ -220,8 +220,8 @@ def test_dataset_preview(tmp_path, capsys):
     shown = references(out / "index.html") + re.findall(r'<source src="([^"]+)"', (out / "index.html").read_text())
     assert {out / name for name in shown} == {*out.iterdir()} - {out / "index.html", out / "contact_sheet.png"}
     assert len(shown) == 9 * 4
-    with Image.open(out / "0.webp") as clip:
-        assert clip.n_frames > 1
+    with Image.open(out / "0.webp") as animation:
+        assert animation.n_frames > 1
     with wave.open(str(out / "8.wav")) as file:
         assert (file.getframerate(), file.getnframes()) == (16000, 40960)
 

@@ -1,4 +1,4 @@
-"""Whatever the command is given, it succeeds or says one sentence; nothing is lost in its output folder."""
+"""Whatever the command is given, it succeeds or prints one sentence; nothing is lost in its output folder."""
 
 import contextlib
 import io

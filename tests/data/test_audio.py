@@ -1,4 +1,4 @@
-"""Sounds of scenes."""
+"""Audio of scenes."""
 
 import numpy as np
 import pytest
@@ -35,7 +35,7 @@ def test_layout_and_peak():
         assert np.abs(wave).max() == pytest.approx(scene.peak, rel=1e-5)
 
 
-def test_same_scene_same_sound():
+def test_same_scene_same_audio():
     scene = sample_scene(6, 3)
     assert np.array_equal(render_audio(scene), render_audio(scene))
 

@@ -10,7 +10,7 @@ from codi_backend.data import Scene, sample_scene
 from codi_backend.data.captions import ATTRIBUTES, NUMBERS, PLURALS, caption, partial_caption
 from codi_backend.data.world import COLOURS
 
-SUBSETS = [said for n in range(5) for said in itertools.combinations(ATTRIBUTES, n)]
+SUBSETS = [subset for n in range(5) for subset in itertools.combinations(ATTRIBUTES, n)]
 SINGULAR = {*PLURALS, "shape", "object", "thing"}
 COUNT_WORDS = {word: n for n, word in NUMBERS.items()} | {"a": 1, "an": 1}
 SHAPE_WORDS = {plural: shape for shape, plural in PLURALS.items()} | {shape: shape for shape in PLURALS}
@@ -22,7 +22,7 @@ def words(text):
     return re.findall("[a-z]+", re.sub("a picture of|the sound of|I see", "", text).lower())
 
 
-def told(text):
+def stated(text):
     """The attributes that a caption states."""
     found = {}
     for word in words(text):
@@ -38,14 +38,14 @@ def told(text):
     return found
 
 
-def captions(said):
+def captions(attributes):
     rng = np.random.default_rng(0)
     scenes = [sample_scene(8, i, "all") for i in range(80)]
-    return [(scene, caption(scene, said, rng)) for scene in scenes]
+    return [(scene, caption(scene, attributes, rng)) for scene in scenes]
 
 
 @pytest.mark.parametrize(
-    ("scene", "said", "text"),
+    ("scene", "attributes", "text"),
     [
         (THREE, ATTRIBUTES, "three red stars, slowly"),
         (ONE, ATTRIBUTES, "one orange cross, quickly"),
@@ -58,20 +58,20 @@ def captions(said):
         (THREE, (), ""),
     ],
 )
-def test_plain_form(scene, said, text):
-    assert caption(scene, said) == text
+def test_plain_form(scene, attributes, text):
+    assert caption(scene, attributes) == text
 
 
-@pytest.mark.parametrize("said", SUBSETS)
-def test_says_what_it_should_and_no_more(said):
-    for scene, text in captions(said):
-        assert told(text) == {a: getattr(scene, a) for a in said}, text
+@pytest.mark.parametrize("attributes", SUBSETS)
+def test_states_these_attributes_and_no_others(attributes):
+    for scene, text in captions(attributes):
+        assert stated(text) == {a: getattr(scene, a) for a in attributes}, text
 
 
-@pytest.mark.parametrize("said", [s for s in SUBSETS if s not in ((), ("tempo",))])
-def test_singular_only_for_one_that_is_said(said):
-    for scene, text in captions(said):
-        assert bool(SINGULAR & {*words(text)}) == ("count" in said and scene.count == 1), text
+@pytest.mark.parametrize("attributes", [s for s in SUBSETS if s not in ((), ("tempo",))])
+def test_singular_only_for_one_that_is_stated(attributes):
+    for scene, text in captions(attributes):
+        assert bool(SINGULAR & {*words(text)}) == ("count" in attributes and scene.count == 1), text
 
 
 def test_article_fits_the_word():
@@ -98,7 +98,7 @@ def test_wording_follows_from_the_generator():
 def test_attributes_are_left_out_as_often_as_asked():
     rng = np.random.default_rng(0)
     for leave_out in (0, 0.25, 1):
-        said = [told(partial_caption(sample_scene(8, i), rng, leave_out)) for i in range(800)]
+        found = [stated(partial_caption(sample_scene(8, i), rng, leave_out)) for i in range(800)]
         for attribute in ATTRIBUTES:
-            share = np.mean([attribute not in s for s in said])
+            share = np.mean([attribute not in s for s in found])
             assert share == pytest.approx(leave_out, abs=0.06 if 0 < leave_out < 1 else 0)

@@ -232,7 +232,7 @@ def test_names_that_are_not_unicode(tmp_path):
 
 
 def test_members_are_read_whole(tmp_path):
-    own_data.picture(tmp_path / "a.png", "red")
+    own_data.write_image(tmp_path / "a.png", "red")
     with tarfile.open(tmp_path / "s.tar", "w") as archive:
         archive.add(tmp_path / "a.png", "k.png")
     member = find_entries(tmp_path / "s.tar")[0].contents["image"]

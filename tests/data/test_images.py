@@ -1,4 +1,4 @@
-"""Pictures and clips of scenes."""
+"""Images and videos of scenes."""
 
 import numpy as np
 import pytest
@@ -75,5 +75,5 @@ def test_objects_appear_at_their_onsets():
         assert seen[0] == 0
 
 
-def test_clip_ends_with_the_picture():
+def test_video_ends_with_the_image():
     assert all(np.array_equal(render_video(scene)[-1], render_image(scene)) for scene in SCENES)

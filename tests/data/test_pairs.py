@@ -1,4 +1,4 @@
-"""A user's data: folders, manifests, shards; how they are read, and what is said about faulty ones."""
+"""A user's data: folders, manifests, shards; how they are read, and the messages about faulty ones."""
 
 import json
 import tarfile
@@ -87,9 +87,9 @@ def test_patterns_of_shards(folder):
     assert [e.name for e in find_entries(out / "own-001.tar")] == ["own-001.tar/x/item2", "own-001.tar/x/item3"]
 
 
-def test_sounds_are_cut_and_padded(tmp_path):
+def test_audio_is_cut_and_padded(tmp_path):
     for name, seconds in (("short", 0.2), ("long", 3)):
-        own_data.sound(tmp_path / f"{name}.wav", 440, seconds)
+        own_data.write_audio(tmp_path / f"{name}.wav", 440, seconds)
     long, short = (Pairs.find(tmp_path, tiny.CONFIG, ("audio",))[i]["audio"] for i in (0, 1))
     assert long.shape == short.shape == (1, 10240)
     assert not short[0, 3300:].any() and long[0, 9000:].any() and short[0, :3000].any()
@@ -99,11 +99,11 @@ def test_videos(tmp_path):
     from codi_backend.media.write import save_video
 
     brightness = torch.linspace(0, 1, 12)[None, :, None, None].expand(3, 12, 48, 64)
-    save_video(tmp_path / "clip.mp4", brightness, 4.0)
+    save_video(tmp_path / "video.mp4", brightness, 4.0)
     config = replace(tiny.CONFIG, image_autoencoder=replace(tiny.CONFIG.image_autoencoder, frames=6, frame_rate=2.0))
-    clip = Pairs.find(tmp_path, config, ("video",))[0]["video"]
-    assert clip.shape == (3, 6, 64, 64)
-    torch.testing.assert_close(clip.mean((0, 2, 3)), torch.linspace(0, 1, 12)[::2], atol=0.03, rtol=0)
+    video = Pairs.find(tmp_path, config, ("video",))[0]["video"]
+    assert video.shape == (3, 6, 64, 64)
+    torch.testing.assert_close(video.mean((0, 2, 3)), torch.linspace(0, 1, 12)[::2], atol=0.03, rtol=0)
 
 
 def test_batches_follow_from_their_arguments(folder):
@@ -127,7 +127,7 @@ def test_workers_read_the_same(folder):
 
 def test_counts_are_reported(folder, tmp_path):
     own_data.make(tmp_path, 2)
-    own_data.picture(tmp_path / "alone.png", "red")
+    own_data.write_image(tmp_path / "alone.png", "red")
     (tmp_path / "alone.txt").write_text("alone")
     lines = []
     check_entries(Pairs.find(tmp_path, tiny.CONFIG, ALL), lines.append)
@@ -147,8 +147,8 @@ def test_missing_captions(tmp_path):
 
 
 def test_nothing_for_the_stage(tmp_path):
-    own_data.picture(tmp_path / "a.png", "red")
-    own_data.sound(tmp_path / "b.wav", 300)
+    own_data.write_image(tmp_path / "a.png", "red")
+    own_data.write_audio(tmp_path / "b.wav", 300)
     with pytest.raises(
         ValueError, match="No entry of .* has image and audio .0 with text, 1 with image, 0 with video, 1"
     ):
@@ -157,7 +157,7 @@ def test_nothing_for_the_stage(tmp_path):
 
 def test_unreadable_files(tmp_path):
     own_data.make(tmp_path, 4)
-    (tmp_path / "item1.png").write_bytes(b"no picture")
+    (tmp_path / "item1.png").write_bytes(b"no image")
     (tmp_path / "item2.txt").write_text(" \n")
     (tmp_path / "item3.wav").write_bytes(b"")
     with pytest.raises(ValueError) as caught:
@@ -168,7 +168,7 @@ def test_unreadable_files(tmp_path):
 
 
 def test_unreadable_files_in_shards_and_manifests(tmp_path):
-    (tmp_path / "broken.png").write_bytes(b"no picture")
+    (tmp_path / "broken.png").write_bytes(b"no image")
     shard = pack(tmp_path / "a.tar", {"k.png": tmp_path / "broken.png"})
     with pytest.raises(ValueError, match=r"a\.tar/k\.png cannot be read as an image"):
         list(read_all(Pairs.find(shard, tiny.CONFIG, ("image",))))
@@ -179,7 +179,7 @@ def test_unreadable_files_in_shards_and_manifests(tmp_path):
 
 def test_broken_entries_are_left_out(tmp_path):
     own_data.make(tmp_path, 5)
-    (tmp_path / "item1.png").write_bytes(b"no picture")
+    (tmp_path / "item1.png").write_bytes(b"no image")
     (tmp_path / "item2.txt").write_bytes("caf\u00e9".encode("cp1252"))
     (tmp_path / "item3.txt").unlink()
     broken = Broken(skip=True)
@@ -201,7 +201,7 @@ def test_broken_entries_are_left_out(tmp_path):
 
 def test_nothing_is_left(tmp_path):
     own_data.make(tmp_path, 1)
-    (tmp_path / "item0.png").write_bytes(b"no picture")
+    (tmp_path / "item0.png").write_bytes(b"no image")
     with pytest.raises(ValueError, match="Nothing of .* can be read. .*item0.png cannot be read as an image"):
         list(read_all(Pairs.find(tmp_path, tiny.CONFIG, ALL), broken=Broken(skip=True)))
 
@@ -222,16 +222,16 @@ def ramp(path, seconds, audio=None, offset=0.0):
     with av.open(str(path), "w") as out:
         video = out.add_stream("mpeg4", 10)
         video.width, video.height, video.pix_fmt, video.bit_rate = 64, 64, "yuv420p", 4_000_000
-        sound = out.add_stream("pcm_s16le", 16000, layout="mono") if audio else None
+        track = out.add_stream("pcm_s16le", 16000, layout="mono") if audio else None
         for k in range(round(seconds * 10)):
             grey = np.full((64, 64, 3), round(255 * k / 100), np.uint8)
             frame = av.VideoFrame.from_ndarray(grey, "rgb24")
             frame.pts, frame.time_base = k, Fraction(1, 10)
             out.mux(video.encode(frame))
         out.mux(video.encode(None))
-        if sound:
-            out.mux(sound.encode(level(audio, offset)))
-            out.mux(sound.encode(None))
+        if track:
+            out.mux(track.encode(level(audio, offset)))
+            out.mux(track.encode(None))
 
 
 def level(seconds, offset=0.0):
@@ -348,8 +348,8 @@ def test_folders_without_content(tmp_path):
     (tmp_path / "readme.md").write_text("hello")
     with pytest.raises(ValueError, match="has no training data: give files that end in .txt, .caption, .png"):
         find_entries(tmp_path)
-    own_data.picture(tmp_path / "a.png", "red")
-    own_data.picture(tmp_path / "a.jpg", "red")
+    own_data.write_image(tmp_path / "a.png", "red")
+    own_data.write_image(tmp_path / "a.jpg", "red")
     with pytest.raises(ValueError, match="a.jpg and .*a.png have one name and are both image"):
         find_entries(tmp_path)
 

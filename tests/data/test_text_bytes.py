@@ -22,7 +22,7 @@ TEXT = "Ein rotes Café – 猫 🐈"
         (codecs.BOM_UTF32_BE, "utf-32-be"),
     ],
 )
-def test_encodings_that_a_mark_tells(tmp_path, mark, encoding):
+def test_encodings_that_a_mark_states(tmp_path, mark, encoding):
     file = tmp_path / "a.txt"
     file.write_bytes(mark + f"\r\n {TEXT} \n".encode(encoding))
     assert read_caption(file) == TEXT

@@ -1,4 +1,4 @@
-"""The judge of clips against scenes whose attributes are known."""
+"""The judge of videos against scenes whose attributes are known."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ FRAME = 0.16  # seconds
 NOTHING = JudgedVideo(None, None, None)
 
 
-def clip(scene):
+def make_video(scene):
     return render_video(scene).transpose(3, 0, 1, 2)
 
 
@@ -33,8 +33,8 @@ def errors(judged, scenes):
     return np.concatenate([np.subtract(j.onsets, s.onsets) for j, s in zip(judged, scenes) if j.count == s.count])
 
 
-def test_clips():
-    judged = [judge_video(clip(scene)) for scene in SCENES]
+def test_videos():
+    judged = [judge_video(make_video(scene)) for scene in SCENES]
     assert min(accuracies(judged, SCENES).values()) >= 0.99
     late = errors(judged, SCENES)
     assert np.abs(late).max() <= FRAME / 2 + 1e-3  # an appearance can be anywhere between two frames
@@ -46,23 +46,23 @@ def mini():
     return CoDi.load("mini", only=["autoencoders.image", "autoencoders.audio"])
 
 
-def test_clips_from_the_small_models_latents(mini):
-    """And their last frames as pictures."""
-    scenes, judged, pictures = SCENES[:40], [], []
+def test_videos_from_the_small_models_latents(mini):
+    """And their last frames as images."""
+    scenes, judged, last_frames = SCENES[:40], [], []
     for scene in scenes:
         frames, places = np.unique(render_video(scene), axis=0, return_inverse=True)  # the autoencoder sees each alone
         stills = mini.decode("image", mini.encode("image", torch.from_numpy(frames).permute(0, 3, 1, 2)))
         judged.append(judge_video(stills[places.ravel()].transpose(0, 1)))
-        pictures.append(judge_image(stills[places.ravel()[-1]]))
+        last_frames.append(judge_image(stills[places.ravel()[-1]]))
     assert min(accuracies(judged, scenes).values()) >= 0.99
     assert np.abs(errors(judged, scenes)).max() <= FRAME / 2 + 0.01
     assert (
-        np.mean([(p.colour, p.shape, p.count) == (s.colour, s.shape, s.count) for p, s in zip(pictures, scenes)])
+        np.mean([(p.colour, p.shape, p.count) == (s.colour, s.shape, s.count) for p, s in zip(last_frames, scenes)])
         >= 0.99
     )
 
 
-def test_sounds_from_the_small_models_latents(mini):
+def test_audio_from_the_small_models_latents(mini):
     scenes = SCENES[:12]
     waves = mini.decode("audio", mini.encode("audio", render("audio", scenes), 16000))
     judged = [judge_audio(wave) for wave in waves]
@@ -75,7 +75,7 @@ def one(start, **changes):
 
 
 def test_a_fade_is_dated_where_it_is_half_done():
-    shown, empty = clip(one(0.1))[:, -1:], clip(one(0.1))[:, :1]
+    shown, empty = make_video(one(0.1))[:, -1:], make_video(one(0.1))[:, :1]
 
     def faded(*levels):
         return judge_video(np.concatenate([empty + level * (shown - empty) for level in (*levels, *[1] * 8)], 1)).onsets
@@ -88,7 +88,7 @@ def test_a_fade_is_dated_where_it_is_half_done():
 
 def test_a_flicker_moves_nothing():
     scene = one(0.7)
-    steady = clip(scene)
+    steady = make_video(scene)
     begun = judge_video(steady).onsets
     early, late = steady.copy(), steady.copy()
     early[:, 1] = steady[:, -1]
@@ -97,23 +97,23 @@ def test_a_flicker_moves_nothing():
 
 
 def test_frame_rate():
-    assert judge_video(clip(one(0.3)), frame_rate=12.5).onsets == pytest.approx((0.75 * FRAME,))
+    assert judge_video(make_video(one(0.3)), frame_rate=12.5).onsets == pytest.approx((0.75 * FRAME,))
 
 
 def test_objects_that_vanish_do_not_count():
-    pixels = clip(SCENES[0])
+    pixels = make_video(SCENES[0])
     pixels[:, -1] = pixels[:, 0]
     assert judge_video(pixels) == NOTHING
 
 
 def test_appearing_at_once_has_no_tempo():
-    pixels = np.repeat(clip(next(s for s in SCENES if s.count == 3))[:, -1:], 16, 1)
+    pixels = np.repeat(make_video(next(s for s in SCENES if s.count == 3))[:, -1:], 16, 1)
     judged = judge_video(np.where(np.arange(16)[:, None, None] < 4, np.float32(0.96), pixels))
     assert (judged.count, judged.tempo) == (3, None)
     assert judged.onsets == pytest.approx([3.5 * FRAME] * 3)
 
 
-def test_clips_of_nothing():
+def test_videos_of_nothing():
     noise = np.random.default_rng(0).random((3, 16, 64, 64))
     assert (
         judge_video(noise)

@@ -17,10 +17,10 @@ from codi_backend.models.autoencoders import LogMel, resample
 
 SCENES = [sample_scene(7, i, "all") for i in range(150)]
 NOTHING_SEEN = JudgedImage(None, None, None)
-NOTHING_HEARD = JudgedAudio(None, None, None)
+NO_NOTES = JudgedAudio(None, None, None)
 
 
-def picture(scene, blur=0.0):
+def make_image(scene, blur=0.0):
     return ndimage.gaussian_filter(render_image(scene).transpose(2, 0, 1), (0, blur, blur))
 
 
@@ -43,7 +43,7 @@ def onset_errors(judged, scenes):
 
 
 def autoencoded(pixels):
-    """As soft, noisy and pale as an autoencoder's pictures get."""
+    """As soft, noisy and pale as an autoencoder's images get."""
     noise = np.random.default_rng(0).normal(0, 0.04, pixels.shape)
     return ndimage.gaussian_filter(pixels, (0, 1, 1)) * 0.9 + 0.06 + noise
 
@@ -53,15 +53,15 @@ def autoencoded(pixels):
     [lambda x: x, lambda x: ndimage.gaussian_filter(x, (0, 0.7, 0.7)), autoencoded],
     ids=["clean", "blurred", "autoencoded"],
 )
-def test_pictures(spoil):
-    judged = [judge_image(spoil(picture(scene))) for scene in SCENES]
+def test_images(spoil):
+    judged = [judge_image(spoil(make_image(scene))) for scene in SCENES]
     assert min(accuracies(judged, SCENES).values()) >= 0.99
     assert not any(j.blobs for j in judged)
 
 
 def test_objects_lie_where_they_were_drawn():
     scene = scene_of("square", (40, 30, 17), (5, 6, 13), colour="blue")
-    judged = judge_image(torch.from_numpy(picture(scene))).objects
+    judged = judge_image(torch.from_numpy(make_image(scene))).objects
     assert [(o.left, o.top, o.width, o.height) for o in judged] == [(5, 6, 13, 13), (40, 30, 17, 17)]
     assert [(o.colour, o.shape) for o in judged] == [("blue", "square")] * 2
     assert min(o.overlap for o in judged) > 0.9
@@ -69,10 +69,10 @@ def test_objects_lie_where_they_were_drawn():
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_what_is_not_whole_is_not_counted(shape):
-    touching = judge_image(picture(scene_of(shape, (10, 10, 16), (23, 10, 16)), blur=0.7))
+    touching = judge_image(make_image(scene_of(shape, (10, 10, 16), (23, 10, 16)), blur=0.7))
     assert touching.count is None
 
-    halved = picture(scene_of(shape, (10, 10, 17), (40, 40, 17)))
+    halved = make_image(scene_of(shape, (10, 10, 17), (40, 40, 17)))
     halved[:, :19] = halved[:, :1, :1]
     judged = judge_image(halved)
     assert (judged.count, judged.blobs, len(judged.objects)) == (None, 1, 1)
@@ -81,17 +81,17 @@ def test_what_is_not_whole_is_not_counted(shape):
 
 def test_no_majority_no_name():
     red, blue = scene_of("heart", (5, 5, 15)), scene_of("heart", (40, 40, 15), colour="blue")
-    judged = judge_image(np.minimum(picture(red), picture(blue)))
+    judged = judge_image(np.minimum(make_image(red), make_image(blue)))
     assert (judged.colour, judged.shape, judged.count) == (None, "heart", 2)
 
 
 def test_specks_are_overlooked():
-    pixels = picture(scene_of("star", (30, 30, 16)))
+    pixels = make_image(scene_of("star", (30, 30, 16)))
     pixels[:, 5:8, 5:8] = 0
     assert judge_image(pixels).count == 1
 
 
-def test_pictures_of_nothing():
+def test_images_of_nothing():
     noise = np.random.default_rng(0)
     assert judge_image(np.full((3, 64, 64), 0.96)) == NOTHING_SEEN
     assert judge_image(np.zeros((3, 64, 64))) == NOTHING_SEEN
@@ -100,13 +100,13 @@ def test_pictures_of_nothing():
     assert (speckled.colour, speckled.shape, speckled.count) == (None, None, None)
 
 
-def test_sounds():
+def test_audio():
     judged = [judge_audio(render_audio(scene)) for scene in SCENES]
     assert min(accuracies(judged, SCENES).values()) >= 0.99
     assert np.abs(onset_errors(judged, SCENES)).max() < 0.010
 
 
-def test_sounds_from_mels():
+def test_audio_from_mels():
     """The phases are lost, so is what lies under the floor, and the onsets are smeared."""
     scenes = SCENES[:24]
     mel = LogMel(MelConfig(floor=3e-3))
@@ -138,14 +138,14 @@ def test_a_pitch_between_the_notes_has_no_colour():
     assert (judged.colour, judged.shape, judged.count) == (None, "circle", 1)
 
 
-def test_sounds_of_nothing():
+def test_audio_of_nothing():
     noise = np.random.default_rng(0).normal(0, 0.1, SAMPLES)
     t = np.arange(SAMPLES) / SAMPLE_RATE
-    assert judge_audio(np.zeros(SAMPLES)) == NOTHING_HEARD
-    assert judge_audio(np.zeros(0)) == NOTHING_HEARD
-    assert judge_audio(noise) == NOTHING_HEARD
-    assert judge_audio(noise * np.exp(-t / 0.2)) == NOTHING_HEARD
-    assert judge_audio(0.5 * np.sin(2 * np.pi * 392 * t)) == NOTHING_HEARD  # a tone that never begins
+    assert judge_audio(np.zeros(SAMPLES)) == NO_NOTES
+    assert judge_audio(np.zeros(0)) == NO_NOTES
+    assert judge_audio(noise) == NO_NOTES
+    assert judge_audio(noise * np.exp(-t / 0.2)) == NO_NOTES
+    assert judge_audio(0.5 * np.sin(2 * np.pi * 392 * t)) == NO_NOTES  # a tone that never begins
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])

@@ -78,10 +78,10 @@ class _Server:
     sockets_metadata: dict = {}
 
     def __init__(self):
-        self.told: dict[str, str] = {}  # by node
+        self.shown_texts: dict[str, str] = {}  # by node
 
     def send_progress_text(self, text, node_id, sid=None):
-        self.told[node_id] = text
+        self.shown_texts[node_id] = text
 
     def send_sync(self, event, data, sid=None):
         pass
@@ -99,7 +99,7 @@ class InProcess:
         Ids of the nodes that the pack registered.
     output : Path
         Where save nodes write.
-    told : dict of str to str
+    shown_texts : dict of str to str
         The text that a node of the last prompt shows, by its id.
     executed : set of str
         The nodes of the last prompt whose outputs were not in the cache.
@@ -154,8 +154,8 @@ class InProcess:
         return self._nodes.NODE_CLASS_MAPPINGS[name]
 
     @property
-    def told(self) -> dict[str, str]:
-        return self._server.told
+    def shown_texts(self) -> dict[str, str]:
+        return self._server.shown_texts
 
     def forget(self) -> None:
         """Start with an empty cache of node outputs and no loaded models."""
@@ -183,7 +183,7 @@ class InProcess:
         valid, error, outputs, node_errors = asyncio.run(self._execution.validate_prompt(name, prompt, None))
         if not valid or node_errors:
             raise ValueError(f"{error} {json.dumps(node_errors)}")
-        self._server.told.clear()
+        self._server.shown_texts.clear()
         self._executor.execute(prompt, name, {}, outputs)
         messages = dict(self._executor.status_messages)
         self.executed = set(prompt) - set(messages["execution_cached"]["nodes"])

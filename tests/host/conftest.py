@@ -84,7 +84,7 @@ def prompts(run_node, tiny):
 
 @pytest.fixture
 def sample(host, prompts, tiny):
-    """The stock KSampler, on the tiny model unless told otherwise; returns the streams of the result."""
+    """The stock KSampler, on the tiny model by default; returns the streams of the result."""
 
     def call(latent, model=None, seed=0, steps=4, cfg=7.5, sampler="euler", scheduler="normal", conditioning=prompts):
         positive, negative = conditioning

@@ -57,11 +57,11 @@ def decoded(graph, loaded, latent, outputs):
     graph.keep("latent", latent)
     if "image" in outputs:
         graph.keep("image", graph.add("CoDiDecodeImage", samples=latent, vae=loaded[2]))
-    sound = graph.add("CoDiDecodeAudio", samples=latent, audio_vae=loaded[3]) if "audio" in outputs else None
-    if sound:
-        graph.keep("audio", sound)
+    audio = graph.add("CoDiDecodeAudio", samples=latent, audio_vae=loaded[3]) if "audio" in outputs else None
+    if audio:
+        graph.keep("audio", audio)
     if "video" in outputs:
-        track = {"audio": sound} if sound else {}
+        track = {"audio": audio} if audio else {}
         video = graph.add("CoDiDecodeVideo", samples=latent, vae=loaded[2], frame_rate=0.0, **track)
         graph.keep("video", video)
         graph.keep("frames", video[1])

@@ -11,7 +11,7 @@ from host.graph import Give, Graph, Kept, register
 from host.tiny_checkpoint import save_tiny, tiny_config
 
 TINY, TEXT_ONLY, VERSATILE = "tiny.safetensors", "text only.safetensors", "tiny_versatile.safetensors"
-# What a sentence about a mistake tells the user to do.
+# The advice in a message about a mistake.
 REMEDY = r"\b(check|choose|connect|encode|give|join|load|look|lower|make|mix|press|put|remove|scale|set|start|switch)\b"
 
 
@@ -27,20 +27,20 @@ def nodes(host):
     host.forget()
 
 
-def sound(samples=16000, channels=1, rate=16000, batch=1, value=None):
+def make_audio(samples=16000, channels=1, rate=16000, batch=1, value=None):
     waveform = 0.1 * torch.sin(torch.arange(samples) * 0.2).expand(batch, channels, -1)
     return {"waveform": waveform if value is None else torch.full_like(waveform, value), "sample_rate": rate}
 
 
-def pictures(count=1, height=32, width=32, value=0.5):
+def make_images(count=1, height=32, width=32, value=0.5):
     return torch.full((count, height, width, 3), value)
 
 
 def video(count=4, audio=None):
     from comfy_api.latest import InputImpl, Types
 
-    clip = Types.VideoComponents(images=pictures(count), audio=audio, frame_rate=Fraction(6))
-    return InputImpl.VideoFromComponents(clip)
+    components = Types.VideoComponents(images=make_images(count), audio=audio, frame_rate=Fraction(6))
+    return InputImpl.VideoFromComponents(components)
 
 
 def nested(*streams):
@@ -133,7 +133,7 @@ def masked(g, prompt):
 
 
 def silent(g):
-    """The sound of a video without one, as the stock node gives it."""
+    """The audio of a video without any, as the stock node gives it."""
     return g.add("GetVideoComponents", video=g.given(video()))[1]
 
 
@@ -287,7 +287,7 @@ def of_text(g):
 
 
 def of_image(g):
-    return g.context(pictures())
+    return g.context(make_images())
 
 
 def _made(g, value):
@@ -335,37 +335,37 @@ MISTAKES = {
         "positive: 3 prompts do not go with 2 results",
     ),
     "two audio tracks for one video": (
-        decoded("Video", torch.zeros(1, 4, 2, 4, 4), audio=sound(batch=2)),
+        decoded("Video", torch.zeros(1, 4, 2, 4, 4), audio=make_audio(batch=2)),
         "audio: a batch of 2 does not match 1 videos",
     ),
     # Nothing.
-    "empty sound as prompt": (prompted("Audio", sound(0)), "audio: this is empty"),
-    "empty sound to encode": (encoded("Audio", sound(0)), "audio: this is empty"),
-    "empty sound to compare": (similar(audio=sound(0)), "audio: this is empty"),
-    "empty sound for a video": (
-        decoded("Video", torch.zeros(1, 4, 2, 4, 4), audio=sound(0)),
+    "empty audio as prompt": (prompted("Audio", make_audio(0)), "audio: this is empty"),
+    "empty audio to encode": (encoded("Audio", make_audio(0)), "audio: this is empty"),
+    "empty audio to compare": (similar(audio=make_audio(0)), "audio: this is empty"),
+    "empty audio for a video": (
+        decoded("Video", torch.zeros(1, 4, 2, 4, 4), audio=make_audio(0)),
         "audio: this is empty",
     ),
     "video of no frames as prompt": (prompted("Video", lambda: video(0)), "video: there is no image"),
     "video of no frames to encode": (encoded("Video", lambda: video(0)), "video: this video has no frames"),
-    "no frames as prompt": (prompted("Video", pictures(0)), "video: there is no image"),
-    "no frames to encode": (encoded("Video", pictures(0)), "video: this video has no frames"),
-    "no image as prompt": (prompted("Image", pictures(0)), "image: there is no image"),
-    "no image to encode": (encoded("Image", pictures(0)), "image: there is no image"),
+    "no frames as prompt": (prompted("Video", make_images(0)), "video: there is no image"),
+    "no frames to encode": (encoded("Video", make_images(0)), "video: this video has no frames"),
+    "no image as prompt": (prompted("Image", make_images(0)), "image: there is no image"),
+    "no image to encode": (encoded("Image", make_images(0)), "image: there is no image"),
     "no sample": (sampled({"samples": torch.zeros(0, 4, 4, 4)}), "latent_image: this latent is empty"),
     "no sample to decode": (decoded("Image", torch.zeros(0, 4, 4, 4)), "samples: this latent is empty"),
     "latent of no frames": (sampled({"samples": torch.zeros(1, 4, 0, 4, 4)}), "latent_image: this latent is empty"),
-    "sound of a silent video as prompt": (prompted("Audio", silent), "audio: there is no audio"),
-    "sound of a silent video to encode": (encoded("Audio", silent), "audio: there is no audio"),
-    "sound of a silent video to compare": (similar(audio=silent), "audio: there is no audio"),
+    "audio of a silent video as prompt": (prompted("Audio", silent), "audio: there is no audio"),
+    "audio of a silent video to encode": (encoded("Audio", silent), "audio: there is no audio"),
+    "audio of a silent video to compare": (similar(audio=silent), "audio: there is no audio"),
     # NaN.
-    "image with NaN as prompt": (prompted("Image", pictures(value=NAN)), "image: .* not finite"),
-    "image with NaN to encode": (encoded("Image", pictures(value=NAN)), "image: .* not finite"),
-    "video with NaN": (encoded("Video", pictures(3, value=NAN)), "video: .* not finite"),
-    "sound with NaN as prompt": (prompted("Audio", sound(value=NAN)), "audio: .* not finite"),
-    "sound with NaN to encode": (encoded("Audio", sound(value=NAN)), "audio: .* not finite"),
-    "sound with NaN for a video": (
-        decoded("Video", torch.zeros(1, 4, 2, 4, 4), audio=sound(value=NAN)),
+    "image with NaN as prompt": (prompted("Image", make_images(value=NAN)), "image: .* not finite"),
+    "image with NaN to encode": (encoded("Image", make_images(value=NAN)), "image: .* not finite"),
+    "video with NaN": (encoded("Video", make_images(3, value=NAN)), "video: .* not finite"),
+    "audio with NaN as prompt": (prompted("Audio", make_audio(value=NAN)), "audio: .* not finite"),
+    "audio with NaN to encode": (encoded("Audio", make_audio(value=NAN)), "audio: .* not finite"),
+    "audio with NaN for a video": (
+        decoded("Video", torch.zeros(1, 4, 2, 4, 4), audio=make_audio(value=NAN)),
         "audio: .* not finite",
     ),
     "latent with NaN": (sampled({"samples": torch.full((1, 4, 4, 4), NAN)}), "latent_image: .* not finite"),
@@ -379,7 +379,7 @@ MISTAKES = {
     ),
     # Sizes.
     "width of an empty latent": (emptied("image", width=72, height=32), "width: 72 pixels"),
-    "image to encode": (encoded("Image", pictures(1, 30, 33)), "image: 33 x 30 pixels .* scale it to 32 x 24"),
+    "image to encode": (encoded("Image", make_images(1, 30, 33)), "image: 33 x 30 pixels .* scale it to 32 x 24"),
     "image to sample from": (sampled({"samples": torch.zeros(1, 4, 5, 4)}), "latent_image: the image latent is 5 x 4"),
     "two channels to encode": (encoded("Image", torch.zeros(1, 32, 32, 2)), "image: this is of shape"),
     "frames of a latent": (
@@ -415,7 +415,7 @@ MISTAKES = {
         lambda g: g.sample(g.model, of_text(g), g.empty(g.model, "image", "audio")),
         "positive: this is a context",
     ),
-    "sound of Versatile Diffusion": (
+    "audio of Versatile Diffusion": (
         versatile(guided_by(of_text, torch.ones(1, 8, 8, 8))),
         "latent_image: a latent of shape",
     ),
@@ -423,27 +423,27 @@ MISTAKES = {
         versatile(guided_by(of_text, torch.zeros(1, 4, 2, 4, 4))),
         "latent_image: the model .* makes images, not videos",
     ),
-    "sound as prompt of Versatile Diffusion": (
-        versatile(prompted("Audio", sound())),
+    "audio as prompt of Versatile Diffusion": (
+        versatile(prompted("Audio", make_audio())),
         "prompt_encoders: the loaded checkpoint has no audio prompt encoder",
     ),
     "two contexts for one result": (
-        versatile(guided_by(in_context(pictures(2)))),
+        versatile(guided_by(in_context(make_images(2)))),
         "positive: 2 prompts do not go with 1 results",
     ),
-    "no image as context": (versatile(in_context(pictures(0))), "image: there is no image"),
-    "image with NaN as context": (versatile(in_context(pictures(value=NAN))), "image: .* not finite"),
+    "no image as context": (versatile(in_context(make_images(0))), "image: there is no image"),
+    "image with NaN as context": (versatile(in_context(make_images(value=NAN))), "image: .* not finite"),
     "two channels as context": (versatile(in_context(torch.zeros(1, 32, 32, 2))), "image: this is of shape"),
     "two masks for one image": (
-        versatile(in_context(pictures(), mask=torch.ones(2, 32, 32))),
+        versatile(in_context(make_images(), mask=torch.ones(2, 32, 32))),
         "mask: 2 masks do not go with 1 images",
     ),
-    "empty mask": (versatile(in_context(pictures(), mask=torch.ones(1, 0, 32))), "mask: this is of shape"),
+    "empty mask": (versatile(in_context(make_images(), mask=torch.ones(1, 0, 32))), "mask: this is of shape"),
     "mask of an image with NaN": (
-        versatile(in_context(pictures(), mask=torch.full((1, 8, 8), NAN))),
+        versatile(in_context(make_images(), mask=torch.full((1, 8, 8), NAN))),
         "mask: .* not finite",
     ),
-    "focus on few tokens": (in_context(pictures(), focus=0.2), "focus: .* set it to 0.5"),
+    "focus on few tokens": (in_context(make_images(), focus=0.2), "focus: .* set it to 0.5"),
     "prompt in a mixture": (versatile(mixed(of_text, Wired.text)), "context_2: this is a prompt"),
     "mixture in a mixture": (
         versatile(mixed(of_text, mixed(of_text, of_image))),
@@ -462,7 +462,7 @@ MISTAKES = {
         "unconditional_2: this holds other contexts than context_2",
     ),
     "batches of contexts": (
-        versatile(mixed(in_context(pictures(2)), in_context(pictures(3)))),
+        versatile(mixed(in_context(make_images(2)), in_context(make_images(3)))),
         "contexts: The contexts have batch sizes",
     ),
     "text and image side by side": (
@@ -499,16 +499,16 @@ def test_a_mistake(host, name):
     wire, message = MISTAKES[name]
     with pytest.raises(ExecutionFailed) as failure:
         run(host, wire)
-    told = str(failure.value).strip()
-    assert re.match(message, told), told
-    assert "\n" not in told and told.endswith("."), told
+    text = str(failure.value).strip()
+    assert re.match(message, text), text
+    assert "\n" not in text and text.endswith("."), text
     inputs = host.node(failure.value.node).INPUT_TYPES()
     known = {key for group in ("required", "optional") for key in inputs.get(group, {})}
     grown = {f"{name}_{i}" for name in ("prompt", "context", "unconditional") for i in range(1, 17)}
     known |= grown | {"positive", "negative"}  # which guiders have
-    named, advice = told.split(": ", 1)
+    named, advice = text.split(": ", 1)
     assert set(named.split(", ")) <= known, f"{failure.value.node} has no input {named}"
-    assert re.search(REMEDY, advice), told
+    assert re.search(REMEDY, advice), text
     works(host)
 
 
@@ -536,7 +536,7 @@ def test_a_corrupt_file(host, content, suffix):
 def test_an_unknown_file(host):
     graph = Wired("no such file.safetensors")
     graph.end(graph.text())
-    with pytest.raises(ValueError, match="no such file"):  # which the core says before anything runs
+    with pytest.raises(ValueError, match="no such file"):  # which the core reports before anything runs
         host.run(graph.prompt)
     works(host)
 
@@ -546,12 +546,12 @@ def test_an_unknown_file(host):
 
 @pytest.mark.parametrize("rate", [8000, 11025, 22050, 44099, 48000, 192000])
 @pytest.mark.parametrize("channels", [1, 2, 6])
-def test_sounds_of_any_rate_and_channels(host, rate, channels):
+def test_audio_of_any_rate_and_channels(host, rate, channels):
     def latent(g):
-        return g.add("CoDiEncodeAudio", audio=g.given(heard), audio_vae=g.audio_vae, seconds=0.64)
+        return g.add("CoDiEncodeAudio", audio=g.given(given), audio_vae=g.audio_vae, seconds=0.64)
 
-    heard = sound(rate // 2, channels, rate)
-    ((embedding, _),) = run(host, prompted("Audio", heard))
+    given = make_audio(rate // 2, channels, rate)
+    ((embedding, _),) = run(host, prompted("Audio", given))
     assert embedding.shape == (1, 1, 64) and embedding.isfinite().all()
     samples = run(host, latent)["samples"]
     assert samples.shape == (1, 8, 8, 8) and samples.isfinite().all()
@@ -560,8 +560,8 @@ def test_sounds_of_any_rate_and_channels(host, rate, channels):
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (33, 17), (200, 31)])
 def test_prompts_of_any_size(host, height, width):
     for wire in (
-        prompted("Image", pictures(1, height, width)),
-        prompted("Video", pictures(3, height, width)),
+        prompted("Image", make_images(1, height, width)),
+        prompted("Video", make_images(3, height, width)),
         prompted("Image", torch.zeros(1, height, width, 4)),  # with transparency
     ):
         ((embedding, _),) = run(host, wire)
@@ -578,6 +578,6 @@ def test_masks_of_any_shape(host, shape, joint):
     torch.testing.assert_close(image, IMAGE + 1, atol=1e-5, rtol=0)
 
 
-def test_a_video_without_sound_for_a_video(host):
+def test_a_video_without_audio_for_a_video(host):
     made = run(host, decoded("Video", torch.zeros(1, 4, 2, 4, 4), audio=silent))
     assert made.get_components().audio is None

@@ -1,4 +1,4 @@
-"""Checkpoints and embeddings that are damaged, hostile or no numbers, as the loader nodes say it."""
+"""Checkpoints and embeddings that are damaged, hostile or no numbers: the messages of the loader nodes."""
 
 import contextlib
 from pathlib import Path
@@ -51,8 +51,8 @@ def test_no_node_runs_code(host, run_node, inputs, tmp_path, name):
     try:
         with pytest.raises(ValueError, match=r"^checkpoint: hostile.pth .+\.$"):
             run_node("CoDiLoadModel", checkpoint="hostile.pth")
-        sound = name == "after the end"  # the tensor before the code
-        with contextlib.nullcontext() if sound else pytest.raises(ValueError, match=r"^file: hostile.pt\b.+\.$"):
+        harmless = name == "after the end"  # the tensor before the code
+        with contextlib.nullcontext() if harmless else pytest.raises(ValueError, match=r"^file: hostile.pt\b.+\.$"):
             run_node("CoDiLoadEmbedding", file="hostile.pt")
     finally:
         checkpoint.unlink()

@@ -91,7 +91,7 @@ def test_images_are_contexts_of_the_backend(host, context, whole, unconditional,
 
 
 @pytest.fixture
-def told(versatile):
+def recorded(versatile):
     """A MODEL that keeps what its network is given and gives."""
     from comfy.patcher_extension import WrappersMP
 
@@ -108,8 +108,8 @@ def told(versatile):
 
 
 @pytest.mark.parametrize("name", ["image", "text"])
-def test_the_network_gives_what_the_backend_gives(context, mix, sample, told, whole, name):
-    model, calls = told
+def test_the_network_gives_what_the_backend_gives(context, mix, sample, recorded, whole, name):
+    model, calls = recorded
     image, latent = noise(1, 40, 40, 3), {"image": IMAGE, "text": TEXT}[name]
     mixture = mix(context("a red star"), context(image), weights=(3.0, 1.0))
     sample({"samples": latent}, model, steps=1, conditioning=mixture)
@@ -119,7 +119,9 @@ def test_the_network_gives_what_the_backend_gives(context, mix, sample, told, wh
     x, given = (t.flatten(1) if name == "text" else t for t in (x, given))
     tokens = zip(backend.given(name, 2), backend.given(name, 0))
     # ComfyUI puts the negative prompt first.
-    batched = [(kind, torch.cat([away, known]), ratio) for (kind, known, ratio), (_, away, _) in tokens]
+    batched = [
+        (kind, torch.cat([unconditional, known]), ratio) for (kind, known, ratio), (_, unconditional, _) in tokens
+    ]
     expected = whole.diffuser({name: x}, timesteps, batched)[name]
     torch.testing.assert_close(given, expected, atol=1e-4, rtol=1e-4)
 
@@ -133,7 +135,7 @@ def mixed(whole, image):
 
 
 def test_all_flows(context, denoise):
-    """And of each the batch, the seed, and what guidance leads away from."""
+    """And of each the batch, the seed, and the unconditional context."""
     for content in ("two red stars", noise(1, 32, 32, 3)):
         for latent in (IMAGE, TEXT):
             one, again, other = (denoise(context(content), latent, seed=seed, steps=2) for seed in (0, 0, 1))
@@ -181,7 +183,7 @@ def test_side_by_side_is_what_the_stock_node_makes(host, context, denoise, mix):
     assert torch.equal(denoise(ours, steps=2), denoise(stock, steps=2))
     text = context("a red star")
     with pytest.raises(ValueError, match="^negative: another node has changed the number of tokens"):
-        denoise(stock, TEXT)  # for which there are others to lead away from
+        denoise(stock, TEXT)  # whose unconditional tokens are others
     appended = concat(mix(text, one)[0], other[0])[0], concat(mix(text, one)[1], other[1])[0]
     torch.testing.assert_close(denoise(appended, steps=2), denoise(mix(text, ours), steps=2))
 
@@ -201,7 +203,7 @@ def test_prompts_of_other_lengths_and_kinds(context, denoise, mix):
     image, text = context(noise(1, 32, 32, 3)), context("a red star")
     two = mix(image, image, method="concatenate")
     assert not torch.allclose(denoise((two[0], image[1])), denoise((image[0], text[1])), atol=1e-3)
-    # Twice the same tokens are the same to attention, whatever there is to lead away from.
+    # Twice the same tokens are the same to attention, whatever the unconditional tokens are.
     torch.testing.assert_close(denoise((two[0], image[1])), denoise(image), atol=5e-4, rtol=1e-3)
 
 
@@ -282,7 +284,7 @@ def test_components_of_an_image(host, context, run_node, denoise):
         torch.testing.assert_close(left(conditioning, "the 10 strongest")[0][0], low_rank(tokens[:, 1:], 1))
         assert torch.equal(left(conditioning, "all", whole=True)[0][0], tokens)
     both = [left(one, "the 2 strongest") for one in context(noise(1, 32, 32, 3))]
-    assert denoise(both, TEXT, steps=2).isfinite().all()  # for which tokens of another image lead away
+    assert denoise(both, TEXT, steps=2).isfinite().all()  # with unconditional tokens of another image
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Decoding videos, with sound, and texts; and what the stock nodes make of the results."""
+"""Decoding videos, with audio, and texts; and what the stock nodes make of the results."""
 
 import pytest
 import torch
@@ -21,32 +21,32 @@ def decode_video(run_node, tiny):
     return call
 
 
-def sound(batch=2, channels=1, seconds=0.5):
+def make_audio(batch=2, channels=1, seconds=0.5):
     return {"waveform": latent(batch, channels, int(seconds * RATE)).clamp(-1, 1), "sample_rate": RATE}
 
 
-def test_video_is_a_list_of_clips(decode_video, run_node, tiny):
+def test_video_is_a_list_of_videos(decode_video, run_node, tiny):
     videos, frames = decode_video()
     assert len(videos) == len(frames) == 2 and not torch.allclose(frames[0], frames[1])
-    for video, clip, streams in zip(videos, frames, latent(2, 4, 3, 8, 8)):
+    for video, images_of_one, streams in zip(videos, frames, latent(2, 4, 3, 8, 8)):
         components = video.get_components()
-        assert clip.shape == (3, 64, 64, 3) and torch.equal(components.images, clip)
+        assert images_of_one.shape == (3, 64, 64, 3) and torch.equal(components.images, images_of_one)
         assert components.frame_rate == 6.25 and components.audio is None
         # Frames are images to the VAE.
         (images,) = run_node("CoDiDecodeImage", samples={"samples": streams.movedim(1, 0)}, vae=tiny[2])
-        torch.testing.assert_close(clip, images)
+        torch.testing.assert_close(images_of_one, images)
 
 
 def test_frame_rate_of_ones_own(decode_video):
     assert [v.get_components().frame_rate for v in decode_video(frame_rate=12.5)[0]] == [12.5, 12.5]
 
 
-def test_each_clip_has_its_sound(decode_video):
-    audio = sound()
+def test_each_video_has_its_audio(decode_video):
+    audio = make_audio()
     for video, expected in zip(decode_video(audio=audio)[0], audio["waveform"]):
-        heard = video.get_components().audio
-        assert heard["sample_rate"] == RATE and torch.equal(heard["waveform"], expected[None])
-    one = sound(batch=1, channels=2)
+        track = video.get_components().audio
+        assert track["sample_rate"] == RATE and torch.equal(track["waveform"], expected[None])
+    one = make_audio(batch=1, channels=2)
     for video in decode_video(audio=one)[0]:
         assert torch.equal(video.get_components().audio["waveform"], one["waveform"])
 
@@ -54,8 +54,8 @@ def test_each_clip_has_its_sound(decode_video):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"audio": sound(batch=3)}, "^audio: a batch of 3 does not match 2 videos"),
-        ({"audio": sound(seconds=0)}, "^audio: this is empty"),
+        ({"audio": make_audio(batch=3)}, "^audio: a batch of 3 does not match 2 videos"),
+        ({"audio": make_audio(seconds=0)}, "^audio: this is empty"),
         ({"audio": {"waveform": torch.full((1, 1, 9), torch.nan), "sample_rate": RATE}}, "^audio: .* not finite"),
         ({"frame_rate": float("nan")}, "^frame_rate: nan is out of range"),
         ({"frame_rate": 0.001}, "^frame_rate: 0.001 is out of range"),
@@ -110,9 +110,9 @@ def test_stock_nodes_show_and_save_everything(host):
                 latent_image=["empty", 0],
                 **sampling,
             ),
-            "sound": node("CoDiDecodeAudio", samples=["sample", 0], audio_vae=["load", 3]),
+            "audio": node("CoDiDecodeAudio", samples=["sample", 0], audio_vae=["load", 3]),
             "video": node(
-                "CoDiDecodeVideo", samples=["sample", 0], vae=["load", 2], frame_rate=0.0, audio=["sound", 0]
+                "CoDiDecodeVideo", samples=["sample", 0], vae=["load", 2], frame_rate=0.0, audio=["audio", 0]
             ),
             "text": node("CoDiDecodeText", samples=["sample", 0], text_vae=["load", 4]),
             "similarity": node(
@@ -120,11 +120,11 @@ def test_stock_nodes_show_and_save_everything(host):
                 prompt_encoders=["load", 1],
                 **{"prompts.prompt_1": ["prompt", 0]},
                 video=["video", 0],
-                audio=["sound", 0],
+                audio=["audio", 0],
                 text=["text", 0],
             ),
-            "save": node("SaveVideo", video=["video", 0], filename_prefix="clip", format="auto", codec="auto"),
-            "save sounds": node("SaveAudio", audio=["sound", 0], filename_prefix="sound"),
+            "save": node("SaveVideo", video=["video", 0], filename_prefix="video", format="auto", codec="auto"),
+            "save audio": node("SaveAudio", audio=["audio", 0], filename_prefix="audio"),
             "show frames": node("PreviewImage", images=["video", 1]),
             "show text": node("PreviewAny", source=["text", 0]),
             "show matrix": node("PreviewImage", images=["similarity", 0]),
@@ -132,7 +132,7 @@ def test_stock_nodes_show_and_save_everything(host):
         }
     )
     assert len(outputs["show frames"]["images"]) == 2 * 4 and len(outputs["show text"]["text"]) == 2
-    assert len(outputs["save sounds"]["audio"]) == 2
+    assert len(outputs["save audio"]["audio"]) == 2
     assert len(outputs["show matrix"]["images"]) == 1 and "prompt 1" in outputs["show table"]["text"][0]
     assert len(outputs["save"]["images"]) == 2
     for file in outputs["save"]["images"]:
@@ -140,4 +140,4 @@ def test_stock_nodes_show_and_save_everything(host):
             (video,), (audio,) = container.streams.video, container.streams.audio
             assert video.average_rate == 6.25 and video.width == video.height == 64 and audio.rate == RATE
             length = sum(frame.samples for frame in container.decode(audio)) / RATE
-        assert length == pytest.approx(4 / 6.25, abs=0.1), "the sound of 2.56 s ends with the clip"
+        assert length == pytest.approx(4 / 6.25, abs=0.1), "the audio of 2.56 s ends with the video"

@@ -1,4 +1,4 @@
-"""A mistake gets a sentence that names the input and says what to do."""
+"""A mistake gets a message with the name of the input and the remedy."""
 
 from fractions import Fraction
 
@@ -193,8 +193,8 @@ def test_contents_that_cannot_be_encoded(run_node, tiny, bare):
         run_node("CoDiEncodeVideo", video=images, vae=tiny[2], **settings)
 
     def audio(waveform, rate=16000, audio_vae=tiny[3]):
-        sound = None if waveform is None else {"waveform": waveform, "sample_rate": rate}
-        run_node("CoDiEncodeAudio", audio=sound, audio_vae=audio_vae, seconds=0.0)
+        given = None if waveform is None else {"waveform": waveform, "sample_rate": rate}
+        run_node("CoDiEncodeAudio", audio=given, audio_vae=audio_vae, seconds=0.0)
 
     with pytest.raises(ValueError, match="image: 100 x 64 pixels do not fit .* multiples of 8; scale it to 96 x 64"):
         image(64, 100)
@@ -204,9 +204,9 @@ def test_contents_that_cannot_be_encoded(run_node, tiny, bare):
         video(torch.zeros(3, 70, 64, 3))
     with pytest.raises(ValueError, match="video: this video has no frames"):
         video(torch.zeros(0, 64, 64, 3))
-    empty_clip = Types.VideoComponents(images=torch.zeros(0, 64, 64, 3), frame_rate=Fraction(25))
+    no_frames = Types.VideoComponents(images=torch.zeros(0, 64, 64, 3), frame_rate=Fraction(25))
     with pytest.raises(ValueError, match="video: this video has no frames"):
-        video(InputImpl.VideoFromComponents(empty_clip))
+        video(InputImpl.VideoFromComponents(no_frames))
     with pytest.raises(ValueError, match="video: this holds values that are not finite"):
         video(torch.full((3, 64, 64, 3), torch.nan))
     with pytest.raises(ValueError, match="audio: this is empty"):
@@ -252,7 +252,7 @@ def test_the_sentence_reaches_the_user_and_the_queue_goes_on(host):
     assert host.run(prompt(32))["4"]["images"]
 
 
-def test_an_absent_stream_is_told_of(host):
+def test_an_absent_stream_is_reported(host):
     """A stream that a latent lacks stops what needs it, with a sentence; the other streams are shown."""
     latent = NONE | {"model": ["1", 0], "image": True, "width": 32, "height": 32}
     sent = []

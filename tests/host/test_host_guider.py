@@ -56,7 +56,7 @@ def test_only_streams_that_are_there_count(guided, ours, stock, empty):
 
 
 def test_each_stream_has_its_scale(run_node, guided, ours, stock, empty, tiny):
-    """Of streams that hear nobody, each is as if all had its scale."""
+    """Unaligned streams: each is as if all had its scale."""
     (unaligned,) = run_node("CoDiAlignment", model=tiny[0], mode="none", strength=1.0)
     latent = empty(video=True, text=True)
     scales = dict(zip(NAMES, (1.0, 2.0, 3.0, 0.5)))
@@ -94,24 +94,24 @@ def test_a_guider_serves_again_for_another_latent(guided, ours, empty):
 
 
 def test_guidance_can_hold_streams(host, run_node, guided, ours, empty, tiny):
-    picture = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    clean = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     _, audio = empty()["samples"].unbind()
-    latent = {"samples": host.module("nodes.runtime.latent_packing").join([picture, audio])}
+    latent = {"samples": host.module("nodes.runtime.latent_packing").join([clean, audio])}
     held = {name: name == "image" for name in NAMES}
     (latent,) = run_node("CoDiHoldStreams", model=tiny[0], samples=latent, **held)
-    image, sound = guided(ours(image=1.0, audio=3.0), latent)
-    assert torch.equal(image, picture)
-    assert sound.isfinite().all() and sound.std() > 0.1
+    image, made = guided(ours(image=1.0, audio=3.0), latent)
+    assert torch.equal(image, clean)
+    assert made.isfinite().all() and made.std() > 0.1
 
 
-def test_only_the_prompt_hears_the_others(run_node, tiny, empty, guided, prompts):
+def test_only_the_conditional_branch_is_aligned(run_node, tiny, empty, guided, prompts):
     """Whatever guider it is; this one gives ComfyUI its prompts in another order and calls the second one negative."""
     from comfy.patcher_extension import WrappersMP
 
-    heard = {}
+    conditional = {}
 
     def watch(executor, x, timesteps, context, *arguments, **named):
-        heard.update({round(float(row.sum()), 4): named["is_conditional"] for row in context})
+        conditional.update({round(float(row.sum()), 4): named["is_conditional"] for row in context})
         return executor(x, timesteps, context, *arguments, **named)
 
     model = tiny[0].clone()
@@ -130,7 +130,7 @@ def test_only_the_prompt_hears_the_others(run_node, tiny, empty, guided, prompts
     )
     guided(guider, empty(), steps=1)
     sums = [round(float(prompt[0][0].sum()), 4) for prompt in (positive, other, negative)]
-    assert heard == dict(zip(sums, (True, False, False)))
+    assert conditional == dict(zip(sums, (True, False, False)))
 
 
 @pytest.mark.parametrize("scales", [(1.0, 0.5), (0.2, 1.0), (1.0, 0.0)])

@@ -15,7 +15,7 @@ def nodes(host):
     host.forget()
 
 
-def told(host, kind, loaded, checkpoint="tiny.safetensors", **texts):
+def hint(host, kind, loaded, checkpoint="tiny.safetensors", **texts):
     """What the node shows when it is given texts, and None if it shows nothing."""
     graph = Graph()
     model = graph.load(checkpoint)
@@ -25,7 +25,7 @@ def told(host, kind, loaded, checkpoint="tiny.safetensors", **texts):
     node = graph.add(kind, **{name: model[output]}, **texts)
     graph.keep("0", node)
     host.run(graph.prompt)
-    return host.told.get(node[0][0])
+    return host.shown_texts.get(node[0][0])
 
 
 NODES = [
@@ -40,25 +40,25 @@ NODES = [
 @pytest.mark.parametrize(("kind", "loaded", "name", "checkpoint"), NODES)
 def test_words_that_the_model_does_not_know(host, kind, loaded, name, checkpoint):
     texts = {"negative": "", "positive": ""} if kind == "CoDiEditTextLatent" else {}
-    text = told(host, kind, loaded, checkpoint, **texts | {name: "two green cats"})
+    text = hint(host, kind, loaded, checkpoint, **texts | {name: "two green cats"})
     assert 'did not contain "green", "cats"' in text and '"two"' not in text and "\n" not in text
-    assert told(host, kind, loaded, checkpoint, **texts | {name: "Two red stars, slowly"}) in (None, " ")
-    assert told(host, kind, loaded, checkpoint, **texts | {name: "  "}) is None
+    assert hint(host, kind, loaded, checkpoint, **texts | {name: "Two red stars, slowly"}) in (None, " ")
+    assert hint(host, kind, loaded, checkpoint, **texts | {name: "  "}) is None
 
 
 @pytest.mark.parametrize("kind", ["CoDiPromptText", "CoDiContextText"])
 def test_a_text_that_is_cut(host, kind):
     checkpoint = {"CoDiContextText": "tiny_versatile.safetensors"}.get(kind, "tiny.safetensors")
-    text = told(host, kind, ("prompt_encoders", 1), checkpoint, text=LONG)
+    text = hint(host, kind, ("prompt_encoders", 1), checkpoint, text=LONG)
     assert "84 tokens" in text and "first 75" in text and '"red red star"' in text
 
 
 def test_a_hint_goes_when_its_cause_does(host, caplog):
     args = ("CoDiPromptText", ("prompt_encoders", 1))
-    assert "cats" in told(host, *args, text="cats")
+    assert "cats" in hint(host, *args, text="cats")
     assert "CoDi Prompt (Text)" in caplog.text and "cats" in caplog.text
-    assert told(host, *args, text="stars") == " "
-    assert told(host, *args, text="red stars") is None
+    assert hint(host, *args, text="stars") == " "
+    assert hint(host, *args, text="red stars") is None
 
 
 def test_the_outputs_stay_the_same(host, tiny, run_node):

@@ -65,10 +65,10 @@ def test_every_node_takes_audio_of_other_packs(run_node, tiny):
         encoders = {"prompt_encoders": [tiny[1]], "text": ["a star"]}
         matrix = run_node("CoDiSimilarity", audio=[audio], **encoders)[0]
         samples = {"samples": torch.zeros(1, 4, 2, 4, 4)}
-        (clip,), _ = run_node("CoDiDecodeVideo", samples=samples, vae=tiny[2], frame_rate=6.0, audio=audio)
-        heard = clip.get_components().audio
-        assert heard["sample_rate"] == 16000
-        return prompt, latent, matrix, heard["waveform"]
+        (components,), _ = run_node("CoDiDecodeVideo", samples=samples, vae=tiny[2], frame_rate=6.0, audio=audio)
+        track = components.get_components().audio
+        assert track["sample_rate"] == 16000
+        return prompt, latent, matrix, track["waveform"]
 
     for one, other in zip(results(plain), results(lazy), strict=True):
         assert torch.equal(one, other)

@@ -12,7 +12,7 @@ ALL = {"image": True, "video": True, "audio": True, "text": True}
 
 
 @pytest.fixture
-def clip(host):
+def make_video(host):
     """A VIDEO whose frame i is as bright as i / 100."""
     from comfy_api.latest import InputImpl, Types
 
@@ -23,7 +23,7 @@ def clip(host):
     return make
 
 
-def sound(seconds, rate, channels=1, batch=1):
+def make_audio(seconds, rate, channels=1, batch=1):
     tone = 0.5 * torch.sin(torch.arange(int(seconds * rate)) / rate * 2 * torch.pi * 440)
     return {"waveform": tone.expand(batch, channels, -1), "sample_rate": rate}
 
@@ -45,13 +45,13 @@ def test_all_streams_have_the_size_asked_for(empty):
     [({"seconds": 3.0}, 19, 38), ({"frames": 19}, 19, 38), ({"frames": 7}, 7, 14), ({"seconds": 1.3}, 9, 18)],
 )
 def test_frames_or_seconds_alone_set_both_lengths(host, run_node, empty, tiny, size, frames, steps):
-    """To what the library gives, and to what sounds are encoded."""
+    """To what the library gives, and to what audio is encoded."""
     video, audio = empty(image=False, video=True, **size)["samples"].unbind()
     assert (video.shape[2], audio.shape[2]) == (frames, steps)
     config, rule = tiny[0].model.codi_config, host.module("codi_backend.modalities").latent_shape
     assert rule(config, "video", **size) == video.shape[1:] and rule(config, "audio", **size) == audio.shape[1:]
     seconds = size.get("seconds", frames / 6.25)
-    (held,) = run_node("CoDiEncodeAudio", audio=sound(5, 44100), audio_vae=tiny[3], seconds=seconds)
+    (held,) = run_node("CoDiEncodeAudio", audio=make_audio(5, 44100), audio_vae=tiny[3], seconds=seconds)
     assert held["samples"].shape == audio.shape
 
 
@@ -60,10 +60,10 @@ def test_lengths_that_disagree(empty):
         empty(video=True, frames=7, seconds=3.0)
 
 
-def test_what_is_cut_is_said(run_node, tiny, clip, caplog):
-    run_node("CoDiEncodeAudio", audio=sound(5, 16000), audio_vae=tiny[3], seconds=0.0)
-    run_node("CoDiEncodeVideo", video=clip(30, 25), vae=tiny[2], frame_rate=0.0, frames=0)
-    run_node("CoDiEncodeVideo", video=clip(30, 25).get_components().images, vae=tiny[2], frame_rate=0.0, frames=0)
+def test_what_is_cut_is_logged(run_node, tiny, make_video, caplog):
+    run_node("CoDiEncodeAudio", audio=make_audio(5, 16000), audio_vae=tiny[3], seconds=0.0)
+    run_node("CoDiEncodeVideo", video=make_video(30, 25), vae=tiny[2], frame_rate=0.0, frames=0)
+    run_node("CoDiEncodeVideo", video=make_video(30, 25).get_components().images, vae=tiny[2], frame_rate=0.0, frames=0)
     assert [record.message for record in caplog.records if record.message.startswith("CoDi")] == [
         "CoDi Encode Audio: the first 2.56 of 5.00 s are encoded; raise seconds, or choose another part by "
         "Trim Audio Duration.",
@@ -72,15 +72,15 @@ def test_what_is_cut_is_said(run_node, tiny, clip, caplog):
         "from Batch.",
     ]
     caplog.clear()
-    run_node("CoDiEncodeAudio", audio=sound(2.56, 44100), audio_vae=tiny[3], seconds=0.0)
-    run_node("CoDiEncodeVideo", video=clip(4, "25/4"), vae=tiny[2], frame_rate=0.0, frames=0)
+    run_node("CoDiEncodeAudio", audio=make_audio(2.56, 44100), audio_vae=tiny[3], seconds=0.0)
+    run_node("CoDiEncodeVideo", video=make_video(4, "25/4"), vae=tiny[2], frame_rate=0.0, frames=0)
     assert not [record for record in caplog.records if record.message.startswith("CoDi")]
 
 
 @pytest.mark.parametrize("seconds", [-1.0, float("nan"), 1e9])
-def test_impossible_lengths_of_sounds(run_node, tiny, seconds):
+def test_impossible_lengths_of_audio(run_node, tiny, seconds):
     with pytest.raises(ValueError, match="^seconds: .* is out of range; choose a number from 0 to 600"):
-        run_node("CoDiEncodeAudio", audio=sound(1, 16000), audio_vae=tiny[3], seconds=seconds)
+        run_node("CoDiEncodeAudio", audio=make_audio(1, 16000), audio_vae=tiny[3], seconds=seconds)
 
 
 def test_zero_stands_for_the_models_own(empty):
@@ -89,7 +89,7 @@ def test_zero_stands_for_the_models_own(empty):
 
 
 def test_empty_latents_are_mean_ones(host, empty, tiny):
-    """In VAE units, as every LATENT; a model that tells of no means has zeros."""
+    """In VAE units, as every LATENT; a model without means has zeros."""
     config = tiny[0].model.codi_config
     streams = empty(**ALL, batch_size=2)["samples"].unbind()
     known = host.module("nodes.runtime.latent_packing")
@@ -123,7 +123,7 @@ def test_what_is_transparent_is_encoded_as_white(run_node, tiny):
 
 
 def encoded_frames(run_node, tiny, video, **given):
-    """Which frames of a `clip` are in the latent: how bright they are, in hundredths."""
+    """Which frames of a `make_video` are in the latent: how bright they are, in hundredths."""
     (latent,) = run_node("CoDiEncodeVideo", video=video, vae=tiny[2], **{"frame_rate": 0.0, "frames": 0} | given)
     levels = torch.arange(100.0)[:, None, None, None].expand(-1, 32, 48, 3) / 100
     known = torch.cat([run_node("CoDiEncodeImage", image=some, vae=tiny[2])[0]["samples"] for some in levels.split(50)])
@@ -131,32 +131,32 @@ def encoded_frames(run_node, tiny, video, **given):
     return distances.argmin(1).tolist()
 
 
-def test_a_video_is_taken_at_the_models_rate_and_length(run_node, tiny, clip):
+def test_a_video_is_taken_at_the_models_rate_and_length(run_node, tiny, make_video):
     # The tiny model: 4 frames, 6.25 a second.
-    assert encoded_frames(run_node, tiny, clip(4, "25/4")) == [0, 1, 2, 3]
-    assert encoded_frames(run_node, tiny, clip(30, 25)) == [0, 4, 8, 12]
-    assert encoded_frames(run_node, tiny, clip(8, 25)) == [0, 4]  # No frame is made up.
-    assert encoded_frames(run_node, tiny, clip(30, 25), frames=7) == [0, 4, 8, 12, 16, 20, 24]
-    assert encoded_frames(run_node, tiny, clip(30, 25), frame_rate=12.5, frames=3) == [0, 2, 4]
+    assert encoded_frames(run_node, tiny, make_video(4, "25/4")) == [0, 1, 2, 3]
+    assert encoded_frames(run_node, tiny, make_video(30, 25)) == [0, 4, 8, 12]
+    assert encoded_frames(run_node, tiny, make_video(8, 25)) == [0, 4]  # No frame is made up.
+    assert encoded_frames(run_node, tiny, make_video(30, 25), frames=7) == [0, 4, 8, 12, 16, 20, 24]
+    assert encoded_frames(run_node, tiny, make_video(30, 25), frame_rate=12.5, frames=3) == [0, 2, 4]
 
 
-def test_frames_are_taken_as_they_are(run_node, tiny, clip):
-    frames = clip(30, 25).get_components().images
+def test_frames_are_taken_as_they_are(run_node, tiny, make_video):
+    frames = make_video(30, 25).get_components().images
     assert encoded_frames(run_node, tiny, frames) == [0, 1, 2, 3]
     assert encoded_frames(run_node, tiny, frames, frame_rate=1.0, frames=6) == [0, 1, 2, 3, 4, 5]
 
 
 @pytest.mark.parametrize(("rate", "channels"), [(16000, 1), (44100, 2), (11025, 6), (8000, 1)])
-def test_sounds_of_any_rate_and_channels(run_node, tiny, rate, channels):
+def test_audio_of_any_rate_and_channels(run_node, tiny, rate, channels):
     def encode(audio, seconds=0.0):
         return run_node("CoDiEncodeAudio", audio=audio, audio_vae=tiny[3], seconds=seconds)[0]["samples"]
 
-    latent = encode(sound(2.56, rate, channels, batch=2))
+    latent = encode(make_audio(2.56, rate, channels, batch=2))
     assert latent.shape == (2, 8, 32, 8)
-    assert (latent[:1] - encode(sound(2.56, 16000))).abs().mean() < 0.2 * latent.std()
-    assert encode(sound(5.0, rate, channels)).shape == (1, 8, 32, 8)
-    assert encode(sound(0.01, rate, channels)).shape == (1, 8, 32, 8)
-    assert encode(sound(0.9, rate, channels), seconds=1.2).shape == (1, 8, 16, 8)
+    assert (latent[:1] - encode(make_audio(2.56, 16000))).abs().mean() < 0.2 * latent.std()
+    assert encode(make_audio(5.0, rate, channels)).shape == (1, 8, 32, 8)
+    assert encode(make_audio(0.01, rate, channels)).shape == (1, 8, 32, 8)
+    assert encode(make_audio(0.9, rate, channels), seconds=1.2).shape == (1, 8, 16, 8)
 
 
 def test_texts_become_a_batch(run_node, tiny):
@@ -167,13 +167,15 @@ def test_texts_become_a_batch(run_node, tiny):
         assert torch.equal(latent["samples"], tiny[4].encode(texts))
 
 
-def test_what_is_encoded_can_be_sampled(run_node, tiny, sample, clip):
+def test_what_is_encoded_can_be_sampled(run_node, tiny, sample, make_video):
     image = torch.rand(1, 64, 64, 3, generator=torch.Generator().manual_seed(0))
     parts = {
         "latent_1": run_node("CoDiEncodeText", text=["two red stars"], text_vae=[tiny[4]])[0],
-        "latent_2": run_node("CoDiEncodeAudio", audio=sound(1, 44100, 2), audio_vae=tiny[3], seconds=0.0)[0],
+        "latent_2": run_node("CoDiEncodeAudio", audio=make_audio(1, 44100, 2), audio_vae=tiny[3], seconds=0.0)[0],
         "latent_3": run_node("CoDiEncodeImage", image=image, vae=tiny[2])[0],
-        "latent_4": run_node("CoDiEncodeVideo", video=clip(9, 25, (64, 64)), vae=tiny[2], frame_rate=0.0, frames=0)[0],
+        "latent_4": run_node(
+            "CoDiEncodeVideo", video=make_video(9, 25, (64, 64)), vae=tiny[2], frame_rate=0.0, frames=0
+        )[0],
     }
     (latent,) = run_node("CoDiJoinLatents", latents=parts)
     order = ("latent_3", "latent_4", "latent_2", "latent_1")
@@ -342,7 +344,7 @@ def test_streams_that_cannot_be_held(run_node, given, sentence):
 
 
 def test_in_a_graph(host):
-    """A sound and a text for a video, as the browser asks for them: growing sockets, a curve, either type of video."""
+    """Audio and a text for a video, as the browser asks for them: growing sockets, a curve, either type of video."""
     model, vae, off = ["load", 0], ["load", 2], dict.fromkeys(ALL, False)
     whole_video = {"vae": vae, "frame_rate": 0.0, "frames": 0}
     nodes = {
@@ -362,14 +364,14 @@ def test_in_a_graph(host):
             "CoDiSampler",
             {"model": ["curve", 0], "positive": ["prompt", 0], "negative": ["prompt", 1], "latent_image": ["held", 0]},
         ),
-        "sound": ("CoDiDecodeAudio", {"samples": ["sample", 0], "audio_vae": ["load", 3]}),
-        "save": ("SaveAudio", {"audio": ["sound", 0]}),
+        "audio": ("CoDiDecodeAudio", {"samples": ["sample", 0], "audio_vae": ["load", 3]}),
+        "save": ("SaveAudio", {"audio": ["audio", 0]}),
         "frames": ("CoDiEncodeVideo", {"video": ["scene", 0], **whole_video}),
         "still": ("CoDiEncodeImage", {"image": ["scene", 0], "vae": vae}),
         "both": ("CoDiJoinLatents", {"latents.latent_1": ["frames", 0], "latents.latent_2": ["still", 0]}),
         "parts": ("CoDiSplitLatent", {"model": model, "samples": ["both", 0]}),
-        "picture": ("VAEDecode", {"samples": ["parts", 0], "vae": vae}),
-        "show": ("PreviewImage", {"images": ["picture", 0]}),
+        "image": ("VAEDecode", {"samples": ["parts", 0], "vae": vae}),
+        "show": ("PreviewImage", {"images": ["image", 0]}),
     }
     nodes["sample"][1]["steps"] = 1
 

@@ -151,14 +151,14 @@ def blocked(host, prompt: dict) -> str:
     """What the user reads of a node that could not run because of what it got."""
     import server
 
-    told = []
+    sent = []
     send = server.PromptServer.instance.send_sync
-    server.PromptServer.instance.send_sync = lambda event, data, sid=None: told.append((event, data))
+    server.PromptServer.instance.send_sync = lambda event, data, sid=None: sent.append((event, data))
     try:
         assert "6" not in host.run(prompt)
     finally:
         server.PromptServer.instance.send_sync = send
-    return " ".join(data["exception_message"] for event, data in told if event == "execution_error")
+    return " ".join(data["exception_message"] for event, data in sent if event == "execution_error")
 
 
 def test_stored_precision_does_not_matter_to_a_cpu(host, run_node, tiny):

@@ -113,11 +113,11 @@ def shares(host, monkeypatch, run_node, sample):
 def test_estimates_cover_the_peak_and_little_more(run_node, shares, checkpoint, streams):
     model, encoders, *_ = run_node("CoDiLoadModel", checkpoint=checkpoint)
     found = shares(model, run_node("CoDiPromptText", prompt_encoders=encoders, text="three red stars"), streams)
-    # The prompt's counterpart, which hears nobody, needs less; so do small networks without attention at first.
+    # The unconditional branch is unaligned and needs less; so do small networks without attention at first.
     assert found and 1 <= min(found) and max(found) < 4, found
 
 
-def test_estimates_count_attention_over_large_clips(run_node, shares):
+def test_estimates_count_attention_over_large_videos(run_node, shares):
     model, encoders, *_ = run_node("CoDiLoadModel", checkpoint="mini (built in)")
     prompt = run_node("CoDiPromptText", prompt_encoders=encoders, text="three red stars")
     found = shares(model, prompt, ("video",), width=192, height=192, batch_size=1)

@@ -11,16 +11,16 @@ SIDE = 256
 
 @pytest.fixture
 def previews(monkeypatch):
-    """Pictures that ComfyUI would send to the browser, as they come."""
+    """Images that ComfyUI would send to the browser, as they come."""
     import comfy.utils
     from comfy.cli_args import LatentPreviewMethod, args
 
-    pictures = []
+    images = []
     monkeypatch.setattr(args, "preview_method", LatentPreviewMethod.Auto)
     monkeypatch.setattr(
-        comfy.utils, "PROGRESS_BAR_HOOK", lambda value, total, preview, **named: pictures.append(preview and preview[1])
+        comfy.utils, "PROGRESS_BAR_HOOK", lambda value, total, preview, **named: images.append(preview and preview[1])
     )
-    return pictures
+    return images
 
 
 @pytest.fixture(scope="module")
@@ -29,10 +29,10 @@ def mini(host):
         return host.node("CoDiLoadModel").execute(checkpoint="mini (built in)").args
 
 
-def colours(picture: Image.Image) -> torch.Tensor:
+def colours(image: Image.Image) -> torch.Tensor:
     """``[H, W, 3]`` in 0..255."""
-    return torch.frombuffer(bytearray(picture.convert("RGB").tobytes()), dtype=torch.uint8).view(
-        picture.height, picture.width, 3
+    return torch.frombuffer(bytearray(image.convert("RGB").tobytes()), dtype=torch.uint8).view(
+        image.height, image.width, 3
     )
 
 
@@ -53,7 +53,7 @@ OFF = {"image": False, "video": False, "audio": False, "text": False}
 def test_every_step_shows_every_stream(sample, empty, previews, streams, size):
     sample(empty(**OFF | dict.fromkeys(streams, True)), steps=3)
     assert len(previews) == 3
-    assert all((picture.width, picture.height) == size for picture in previews)
+    assert all((image.width, image.height) == size for image in previews)
     first, _, last = map(colours, previews)
     if streams != ("text",):
         assert (first != last).any()
@@ -63,7 +63,7 @@ def test_every_step_shows_every_stream(sample, empty, previews, streams, size):
 def test_versatile_diffusion_is_shown_too(run_node, versatile, sample, previews, shape, size):
     conditioning = run_node("CoDiContextText", prompt_encoders=[versatile[1]], text=["a red star"])
     sample({"samples": torch.zeros(shape)}, versatile[0], steps=2, conditioning=conditioning)
-    assert [(picture.width, picture.height) for picture in previews] == [size, size]
+    assert [(image.width, image.height) for image in previews] == [size, size]
 
 
 def test_our_samplers_and_guider_show_them_too(run_node, tiny, empty, prompts, previews):
@@ -72,7 +72,7 @@ def test_our_samplers_and_guider_show_them_too(run_node, tiny, empty, prompts, p
     prompted = {"model": tiny[0], "positive": positive, "negative": negative}
     run_node("CoDiSampler", latent_image=empty(), mode="paper", strength=1.0, denoise=1.0, **prompted, **settings)
     run_node("CoDiSampleAudio", seconds=0.0, batch_size=1, **prompted, **settings)
-    assert [(picture.width, picture.height) for picture in previews] == [(256, 352)] * 2 + [(256, 96)] * 2
+    assert [(image.width, image.height) for image in previews] == [(256, 352)] * 2 + [(256, 96)] * 2
 
 
 def test_previews_change_nothing(sample, empty, previews, monkeypatch):
@@ -88,10 +88,10 @@ def test_previews_change_nothing(sample, empty, previews, monkeypatch):
 
 
 def scene(run_node, colour="red", shape="square", count=4):
-    picture, clip, audio, text = run_node(
+    image, video, audio, text = run_node(
         "CoDiExampleScene", colour=colour, shape=shape, count=count, tempo="slow", start=0.3, seed=1
     )
-    return picture, clip.get_components().images, audio["waveform"], text
+    return image, video.get_components().images, audio["waveform"], text
 
 
 @pytest.fixture
@@ -103,30 +103,30 @@ def drawn(host, mini):
 
     def draw(streams):
         with torch.inference_mode():
-            pictures = []
+            images = []
             scaled = [z * scale(config, name) for name, z in streams.items()]
             packed = torch.cat([z.reshape(1, 1, -1) for z in scaled], -1) if len(scaled) > 1 else scaled[0]
             callback = mini[0].model.previews.around_callback(
-                lambda step, x0, x, total: pictures.append(mini[0].model.previews.draw(scaled[0])),
+                lambda step, x0, x, total: images.append(mini[0].model.previews.draw(scaled[0])),
                 list(streams),
                 [z.shape for z in scaled],
                 mini[0],
             )
             callback(0, packed, packed, 1)
-            (picture,) = pictures
-            assert picture.ndim == 4 and picture.min() >= -1 and picture.max() <= 1
-            return (picture[0].movedim(0, -1) + 1) * 127.5
+            (image,) = images
+            assert image.ndim == 4 and image.min() >= -1 and image.max() <= 1
+            return (image[0].movedim(0, -1) + 1) * 127.5
 
     assert previews.KEY in mini[0].attachments
     return draw
 
 
-def test_a_picture_looks_like_what_it_becomes(run_node, mini, drawn, previews):
+def test_a_preview_of_an_image_looks_like_the_image(run_node, mini, drawn, previews):
     for colour, channel in (("red", 0), ("green", 1), ("blue", 2)):
-        picture, *_ = scene(run_node, colour)
-        (latent,) = run_node("CoDiEncodeImage", image=picture, vae=mini[2])
+        image, *_ = scene(run_node, colour)
+        (latent,) = run_node("CoDiEncodeImage", image=image, vae=mini[2])
         shown = drawn({"image": latent["samples"]})
-        wanted = torch.nn.functional.interpolate(picture.movedim(-1, 1) * 255, size=SIDE)[0].movedim(0, -1)
+        wanted = torch.nn.functional.interpolate(image.movedim(-1, 1) * 255, size=SIDE)[0].movedim(0, -1)
         assert (shown - wanted).abs().mean() < 10
         assert shown[wanted.min(-1).values < 150].mean(0).argmax() == channel
 
@@ -163,8 +163,8 @@ def test_audio_shows_when_and_how_high_it_is(run_node, mini, fresh, drawn, previ
     before, during = low[:, : int(0.08 * SIDE)], low[:, int(0.13 * SIDE) : int(0.2 * SIDE)]
     assert during.max() > before.max() + 50  # the note begins at 0.3 of 2.56 seconds
 
-    def height(picture):
-        rows = picture[:, int(0.13 * SIDE) : int(0.2 * SIDE)].mean(1) - picture.mean()
+    def height(image):
+        rows = image[:, int(0.13 * SIDE) : int(0.2 * SIDE)].mean(1) - image.mean()
         return 96 - int(rows.argmax())
 
     assert height(high) > height(low)
@@ -187,13 +187,13 @@ def test_a_large_image_autoencoder_is_not_run(host, monkeypatch, run_node, mini,
     before = mini[0].get_attachment(module.KEY)
     fresh.attach(mini[0])
     try:
-        picture, *_ = scene(run_node)
-        (latent,) = run_node("CoDiEncodeImage", image=picture, vae=mini[2])
+        image, *_ = scene(run_node)
+        (latent,) = run_node("CoDiEncodeImage", image=image, vae=mini[2])
         monkeypatch.setattr(mini[2].first_stage_model, "decode", None)
         shown = drawn({"image": latent["samples"]})
     finally:
         before.attach(mini[0])
-    objects = torch.nn.functional.interpolate(picture.movedim(-1, 1), size=SIDE)[0].min(0).values < 0.6
+    objects = torch.nn.functional.interpolate(image.movedim(-1, 1), size=SIDE)[0].min(0).values < 0.6
     assert shown[~objects].mean() > shown[objects].mean() + 40
 
 
@@ -201,7 +201,7 @@ def test_without_autoencoders_there_still_is_something(host, run_node, sample, e
     model = run_node("CoDiLoadModel", checkpoint="tiny.safetensors")[0]
     model.remove_attachments(host.module("nodes.runtime.previews").KEY)
     sample(empty(video=True, text=True), model, steps=2)
-    assert [(picture.width, picture.height) for picture in previews] == [(512, 352)] * 2
+    assert [(image.width, image.height) for image in previews] == [(512, 352)] * 2
     assert colours(previews[-1]).float().std() > 1
 
 

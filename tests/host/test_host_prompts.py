@@ -70,7 +70,7 @@ def test_of_a_long_video_some_frames_are_looked_at(prompt):
 
 @pytest.mark.audio
 @pytest.mark.parametrize("rate", [16000, 44100, 44099, 192000])
-def test_sounds_of_any_rate_in_stereo(prompt, whole, rate):
+def test_audio_of_any_rate_in_stereo(prompt, whole, rate):
     waveform = noise(2, 2, rate // 3) - 0.5
     got = prompt("Audio", audio={"waveform": waveform, "sample_rate": rate})
     agrees(got, whole.prompt("audio", waveform.mean(1, keepdim=True), rate))
@@ -115,7 +115,7 @@ def test_interruption_ends_the_encoding_of_a_batch(host, prompt):
 
 @pytest.fixture
 def conditionings(run_node, tiny):
-    """A text, an image and a sound."""
+    """A text, an image and audio."""
     audio = {"waveform": noise(1, 1, 8000) - 0.5, "sample_rate": 16000}
     contents = {"Text": {"text": "a red star"}, "Image": {"image": noise(1, 32, 32, 3)}, "Audio": {"audio": audio}}
     return [run_node(f"CoDiPrompt{kind}", prompt_encoders=tiny[1], **content)[0] for kind, content in contents.items()]
@@ -134,8 +134,8 @@ def mix(run_node):
 
 
 def test_linear_mixtures(mix, conditionings):
-    text, image, sound = (conditioning[0][0] for conditioning in conditionings)
-    torch.testing.assert_close(mix(conditionings), (text + image + sound) / 3)
+    text, image, audio = (conditioning[0][0] for conditioning in conditionings)
+    torch.testing.assert_close(mix(conditionings), (text + image + audio) / 3)
     torch.testing.assert_close(mix(conditionings, [3, 1, 0]), 0.75 * text + 0.25 * image)
     torch.testing.assert_close(mix(conditionings[:2], [None, 3.0]), 0.25 * text + 0.75 * image)
     assert torch.equal(mix(conditionings[:1]), text)
@@ -173,11 +173,11 @@ def test_weights_that_cannot_be_used(mix, conditionings, weights, message):
 
 
 def test_prompts_that_cannot_be_mixed(mix, conditionings):
-    clip = [[torch.zeros(1, 77, 768), {}]]
+    video = [[torch.zeros(1, 77, 768), {}]]
     with pytest.raises(
         ValueError, match="^prompt_2: a prompt of 77 tokens of width 768 cannot be mixed with prompt_1 of"
     ):
-        mix([conditionings[0], clip])
+        mix([conditionings[0], video])
     with pytest.raises(ValueError, match="^prompt_2: a prompt of width 32 cannot be mixed with prompt_1 of width 64"):
         mix([conditionings[0], [[torch.zeros(1, 1, 32), {}]]])
     with pytest.raises(ValueError, match="^prompt_1: this holds 2 prompts"):
@@ -239,7 +239,7 @@ def test_another_text_as_negative_prompt(run_node, sample, empty, tiny, prompts)
     plain = sample(empty())
     against = sample(empty(), conditioning=(prompts[0], negative))
     assert not torch.allclose(plain[0], against[0]) and not torch.allclose(plain[1], against[1])
-    # Without guidance a negative prompt has no say.
+    # Without guidance a negative prompt has no effect.
     weak = sample(empty(), cfg=1.0), sample(empty(), cfg=1.0, conditioning=(prompts[0], negative))
     assert all(torch.equal(a, b) for a, b in zip(*weak, strict=True))
 

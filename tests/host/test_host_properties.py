@@ -30,7 +30,7 @@ TENSORS = st.builds(filled, st.lists(st.sampled_from([0, 1, 2, 3, 64]), max_size
 IMAGES = st.builds(
     lambda b, h, w, c, v: filled((b, h, w, c), v), SMALL, st.integers(0, 40), SMALL, st.integers(1, 4), VALUES
 )
-SOUNDS = st.builds(
+AUDIO = st.builds(
     lambda b, c, n, rate, v: {"waveform": filled((b, c, n), v), "sample_rate": rate},
     *(SMALL, SMALL, st.sampled_from([0, 1, 100, 4000]), st.sampled_from([-1, 0, 1, 8000, 44100, 10**6]), VALUES),
 )
@@ -76,10 +76,10 @@ def ends_well(host, name, **inputs):
         with torch.inference_mode():
             return node.execute(**inputs).args
     except ValueError as error:
-        told = str(error)
-        named, _, advice = told.partition(": ")
-        assert set(named.split(", ")) <= known, f"{name} has no input {named!r}: {told}"
-        assert advice.endswith(".") and "\n" not in told, told
+        text = str(error)
+        named, _, advice = text.partition(": ")
+        assert set(named.split(", ")) <= known, f"{name} has no input {named!r}: {text}"
+        assert advice.endswith(".") and "\n" not in text, text
         return None
 
 
@@ -108,8 +108,8 @@ def test_images(host, tiny, image):
         assert usable and out[0][0][0].shape == (1, 1, 64) and finite(out[0])
 
 
-@given(audio=SOUNDS)
-def test_sounds(host, tiny, audio):
+@given(audio=AUDIO)
+def test_audio(host, tiny, audio):
     if (out := ends_well(host, "CoDiPromptAudio", prompt_encoders=tiny[1], audio=audio)) is not None:
         assert out[0][0][0].shape == (len(audio["waveform"]), 1, 64) and finite(out[0])
 
@@ -131,18 +131,18 @@ def test_mixtures(host, first, second, weights, method):
     mode=st.sampled_from(["paper", "released", "none"]),
     strength=st.floats(0, 4),
     scale=st.floats(0, 10),
-    listener=st.sampled_from(STREAMS),
-    speaker=st.sampled_from(STREAMS),
+    target=st.sampled_from(STREAMS),
+    source=st.sampled_from(STREAMS),
 )
-def test_alignment(host, tiny, mode, strength, scale, listener, speaker):
+def test_alignment(host, tiny, mode, strength, scale, target, source):
     key = host.module("nodes.runtime.alignment_options").KEY
     inputs = {"mode": mode, "strength": strength, "alignment_scale": scale}
     (model,) = ends_well(host, "CoDiAlignment", model=tiny[0], **inputs)
-    inputs = {"listener": listener, "speaker": speaker, "strength": strength}
+    inputs = {"listener": target, "speaker": source, "strength": strength}
     (model,) = ends_well(host, "CoDiAlignmentPair", model=model, **inputs)
-    told = model.model_options["transformer_options"][key]
-    assert (told["alignment"], told["strength"], told["alignment_scale"]) == (mode, strength, scale)
-    assert told["pairs"] == {(listener, speaker): strength}
+    options = model.model_options["transformer_options"][key]
+    assert (options["alignment"], options["strength"], options["alignment_scale"]) == (mode, strength, scale)
+    assert options["pairs"] == {(target, source): strength}
 
 
 @given(latent=latents(), held=st.fixed_dictionaries(dict.fromkeys(STREAMS, st.booleans())))

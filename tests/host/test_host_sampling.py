@@ -33,7 +33,7 @@ def test_same_seed_same_bits_and_another_seed_not(sample, empty):
     assert not torch.equal(first[0], other[0]) and not torch.equal(first[1], other[1])
 
 
-def test_alignment_decides_whether_streams_hear_each_other(run_node, sample, empty, tiny):
+def test_alignment_decides_whether_streams_attend_to_each_other(run_node, sample, empty, tiny):
     def aligned(mode, strength=1.0):
         return sample(empty(), run_node("CoDiAlignment", model=tiny[0], mode=mode, strength=strength)[0])
 
@@ -41,7 +41,7 @@ def test_alignment_decides_whether_streams_hear_each_other(run_node, sample, emp
     assert equal(default, aligned("paper")) and equal(none, aligned("paper", 0.0))
     assert all(not torch.allclose(a, b) for a, b in zip(default, none, strict=True))
     assert all(not torch.allclose(a, b) for a, b in zip(aligned("released"), none, strict=True))
-    # Its own noise comes first, so an image that hears nothing is the same with and without a sound beside it.
+    # Its own noise comes first, so an unaligned image is the same with and without an audio stream beside it.
     torch.testing.assert_close(none[0], sample(empty(audio=False))[0], atol=1e-3, rtol=1e-3)
 
 
@@ -64,7 +64,7 @@ def test_alignment_scale_is_the_models_unless_set(run_node, sample, empty, tiny,
 ALL = {"image": True, "video": True, "audio": True, "text": True}
 
 
-def test_all_four_streams_hear_each_other(run_node, sample, empty, tiny):
+def test_all_four_streams_attend_to_each_other(run_node, sample, empty, tiny):
     joint = sample(empty(**ALL), steps=2)
     assert [tuple(stream.shape) for stream in joint] == [
         (1, 4, 8, 8),
@@ -78,19 +78,19 @@ def test_all_four_streams_hear_each_other(run_node, sample, empty, tiny):
 
 
 def paired(run_node, model, *pairs):
-    for listener, speaker, strength in pairs:
-        (model,) = run_node("CoDiAlignmentPair", model=model, listener=listener, speaker=speaker, strength=strength)
+    for target, source, strength in pairs:
+        (model,) = run_node("CoDiAlignmentPair", model=model, listener=target, speaker=source, strength=strength)
     return model
 
 
 def test_a_pair_sets_one_direction(run_node, sample, empty, tiny):
     unaligned = run_node("CoDiAlignment", model=tiny[0], mode="none", strength=1.0)[0]
-    image, sound = sample(empty(), paired(run_node, tiny[0], ("image", "audio", 0.0)))
+    image, audio = sample(empty(), paired(run_node, tiny[0], ("image", "audio", 0.0)))
     alone, _ = sample(empty(), unaligned)
-    assert torch.equal(image, alone)  # It hears nothing, and how the sound fares is nothing to it.
-    _, heard = sample(empty())
-    assert not torch.allclose(sound, heard)  # The sound hears another image than it would.
-    assert not torch.allclose(sound, sample(empty(), unaligned)[1])
+    assert torch.equal(image, alone)  # The image is unaligned, and does not depend on the audio stream.
+    _, both_ways = sample(empty())
+    assert not torch.allclose(audio, both_ways)  # The audio stream attends to another image.
+    assert not torch.allclose(audio, sample(empty(), unaligned)[1])
 
 
 def test_pairs_are_a_matrix_over_the_strength(run_node, sample, empty, tiny):
@@ -148,50 +148,50 @@ def test_a_curve_goes_by_the_noise_level(run_node, host, sample, empty, tiny, sa
     assert seen[0][1] == 0 and seen[-1][1] > 0.9
 
 
-def test_a_held_stream_stays_and_the_other_hears_it(host, run_node, sample, empty, tiny):
+def test_a_held_stream_stays_and_the_other_attends_to_it(host, run_node, sample, empty, tiny):
     generator = torch.Generator().manual_seed(5)
     image, audio = empty()["samples"].unbind()
 
-    def held(picture, model=tiny[0]):
-        latent = {"samples": host.module("nodes.runtime.latent_packing").join([picture, audio])}
+    def held(clean, model=tiny[0]):
+        latent = {"samples": host.module("nodes.runtime.latent_packing").join([clean, audio])}
         off = {"video": False, "audio": False, "text": False}
         (latent,) = run_node("CoDiHoldStreams", model=tiny[0], samples=latent, image=True, **off)
         return sample(latent, model, steps=8)
 
     one, other = (torch.randn(image.shape, generator=generator) for _ in range(2))
-    kept, sound = held(one)
+    kept, made = held(one)
     assert torch.equal(kept, one)
-    assert not torch.allclose(sound, held(other)[1])
+    assert not torch.allclose(made, held(other)[1])
     (plain,) = run_node("CoDiAlignment", model=tiny[0], mode="paper", strength=1.0, alignment_scale=1.0)
-    assert torch.equal(sound, held(one, plain)[1])  # the scale is for those who speak through noise
+    assert torch.equal(made, held(one, plain)[1])  # the scale is for noisy source streams
 
 
-def test_of_a_held_stream_nothing_is_predicted_and_it_speaks_without_noise(host, run_node, sample, empty, tiny):
+def test_a_held_stream_is_not_predicted_and_is_a_source_without_noise(host, run_node, sample, empty, tiny):
     streams = host.module("nodes.runtime.latent_packing")
     image, audio = empty()["samples"].unbind()
-    picture = torch.randn(image.shape, generator=torch.Generator().manual_seed(5))
+    clean = torch.randn(image.shape, generator=torch.Generator().manual_seed(5))
     network = tiny[0].model.diffusion_model.diffuser.networks["image"]
-    predicted, heard = [], []
+    predicted, sources = [], []
     handles = [
         network.out.register_forward_pre_hook(lambda *_: predicted.append(1)),
-        network.environment_encoder.register_forward_pre_hook(lambda _, given: heard.append(given[0].clone())),
+        network.environment_encoder.register_forward_pre_hook(lambda _, given: sources.append(given[0].clone())),
     ]
 
     def held(value):
         masks = [streams.whole_mask(image, value), streams.whole_mask(audio, 1.0)]
-        return sample({"samples": streams.join([picture, audio]), "noise_mask": streams.join(masks)})
+        return sample({"samples": streams.join([clean, audio]), "noise_mask": streams.join(masks)})
 
     try:
         held(0.0)
         assert not predicted
-        scaled = tiny[0].model.process_latent_in(picture)
-        assert heard
-        for latent in heard:
+        scaled = tiny[0].model.process_latent_in(clean)
+        assert sources
+        for latent in sources:
             torch.testing.assert_close(latent, scaled.to(latent))
-        heard.clear()
+        sources.clear()
         held(1e-9)  # almost held: predicted, and noised like the others
         assert predicted
-        assert not torch.allclose(heard[0], scaled.to(heard[0]), atol=0.1)
+        assert not torch.allclose(sources[0], scaled.to(sources[0]), atol=0.1)
     finally:
         for handle in handles:
             handle.remove()
@@ -251,11 +251,11 @@ def test_samplers_of_one_modality(run_node, sample, empty, tiny, prompts, node, 
     assert latent["samples"].shape == start["samples"].shape and torch.equal(latent["samples"], same)
 
 
-@pytest.mark.parametrize(("mode", "sound"), [("paper", True), ("none", False)])
-def test_samplers_of_one_modality_keep_the_models_company(
-    run_node, sample, empty, tiny, prompts, monkeypatch, mode, sound
+@pytest.mark.parametrize(("mode", "audio"), [("paper", True), ("none", False)])
+def test_samplers_of_one_modality_add_auxiliary_streams(
+    run_node, sample, empty, tiny, prompts, monkeypatch, mode, audio
 ):
-    """As `codi generate` does: a sound as long as the video, which is dropped."""
+    """As `codi generate` does: an audio stream as long as the video, which is dropped."""
     config = tiny[0].model.codi_config
     monkeypatch.setattr(
         tiny[0].model, "codi_config", dataclasses.replace(config, auxiliary_streams={"video": ("audio",)})
@@ -264,10 +264,10 @@ def test_samplers_of_one_modality_keep_the_models_company(
     size = {"width": 0, "height": 0, "frames": 12}
     (latent,) = run_node("CoDiSampleVideo", model=model, batch_size=1, **size, **settings(prompts))
     seconds = 12 / config.image_autoencoder.frame_rate
-    start = empty(image=False, video=True, audio=sound, seconds=seconds, **size)
+    start = empty(image=False, video=True, audio=audio, seconds=seconds, **size)
     same, *others = sample(start, model, seed=3, steps=2, cfg=2.5, sampler="dpmpp_2m", scheduler="sgm_uniform")
-    assert len(others) == sound and torch.equal(latent["samples"], same)
-    if sound:
+    assert len(others) == audio and torch.equal(latent["samples"], same)
+    if audio:
         assert others[0].shape != sample(empty())[1].shape
 
 
@@ -326,11 +326,11 @@ def test_sampler_agrees_with_ddim_written_out(host, sample, empty, prompts, samp
             level = levels[t].item()
             following = levels[timesteps[i + 1]].item() if i + 1 < len(timesteps) else 1.0
             unaligned = diffuser(x, torch.tensor([t]), positive, alignment="none")
-            hearing = diffuser(x, torch.tensor([t]), positive)
+            aligned = diffuser(x, torch.tensor([t]), positive)
             unconditional = diffuser(x, torch.tensor([t]), negative, alignment="none")
             for name in x:
                 scale = config.modality_guidance if t >= 500 else 1.0
-                conditional = unaligned[name] + scale * (hearing[name] - unaligned[name])
+                conditional = unaligned[name] + scale * (aligned[name] - unaligned[name])
                 noise = unconditional[name] + guidance * (conditional - unconditional[name])
                 clean = (x[name] - (1 - level) ** 0.5 * noise) / level**0.5
                 x[name] = following**0.5 * clean + (1 - following) ** 0.5 * noise

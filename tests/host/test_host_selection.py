@@ -8,7 +8,7 @@ import torch
 
 @pytest.fixture
 def results(host, empty):
-    """Three results of a picture and a sound, which differ."""
+    """Three results of image and audio, which differ."""
     streams = host.module("nodes.runtime.latent_packing")
     latent = empty(image=True, audio=True, video=False, text=False, batch_size=3)
     generator = torch.Generator().manual_seed(0)
@@ -32,7 +32,7 @@ def test_the_backends_pick(host, run_node, tiny, results):
 
 
 @pytest.mark.parametrize("best", [0, 2])
-def test_all_that_belongs_to_the_result_goes_along(host, run_node, tiny, results, monkeypatch, best):
+def test_mask_and_batch_index_are_those_of_the_result(host, run_node, tiny, results, monkeypatch, best):
     monkeypatch.setattr(host.module("nodes.latents.pick_best"), "select", lambda *_: best)
     streams = host.module("nodes.runtime.latent_packing")
     image, audio = results["samples"].unbind()

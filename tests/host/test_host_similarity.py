@@ -14,8 +14,8 @@ def report(run_node, tiny):
 
     def call(encoders=tiny[1], prompts=(), **outputs):
         named = {f"prompt_{i}": [one] for i, one in enumerate(prompts, start=1)}
-        picture, table = run_node("CoDiSimilarity", prompt_encoders=[encoders], prompts=named, **outputs)
-        assert picture.ndim == 4 and picture.shape[-1] == 3 and 0 <= picture.min() < picture.max() <= 1
+        drawn, table = run_node("CoDiSimilarity", prompt_encoders=[encoders], prompts=named, **outputs)
+        assert drawn.ndim == 4 and drawn.shape[-1] == 3 and 0 <= drawn.min() < drawn.max() <= 1
         lines = table.splitlines()[1:]
         size = len(lines)
         cells = [line.split()[-size:] for line in lines]
@@ -45,23 +45,23 @@ def test_outputs_are_encoded_as_the_prompt_nodes_encode_them(report, run_node, t
 
     texts = ["two red stars", "one blue star"]
     written = [[torch.cat([prompt("Text", text=text)[0][0] for text in texts]), {}]]
-    shown = [[torch.cat([prompt("Video", video=clip)[0][0] for clip in frames]), {}]]
-    prompts = [prompt("Image", image=image), shown, prompt("Audio", audio=audio), written]
+    from_video = [[torch.cat([prompt("Video", video=video)[0][0] for video in frames]), {}]]
+    prompts = [prompt("Image", image=image), from_video, prompt("Audio", audio=audio), written]
     labels, matrix = report(prompts=prompts, image=[image], video=frames, audio=[audio], text=texts)
     assert labels == [f"prompt {i}" for i in range(1, 5)] + ["image", "video", "audio", "text"]
     torch.testing.assert_close(matrix[:4, :4], matrix[4:, 4:])
     torch.testing.assert_close(matrix[:4, 4:].diagonal(), torch.ones(4))
 
 
-def test_picture_shows_the_matrix(run_node, tiny):
-    def picture(*rows):
+def test_image_shows_the_matrix(run_node, tiny):
+    def drawn(*rows):
         named = {f"prompt_{i}": [conditioning(row)] for i, row in enumerate(rows, start=1)}
         return run_node("CoDiSimilarity", prompt_encoders=[tiny[1]], prompts=named)[0][0]
 
     def redness(image):
         return (image[..., 0] - image[..., 2]).sum()
 
-    alike, opposite = picture([1, 0], [1, 0]), picture([1, 0], [-1, 0])
+    alike, opposite = drawn([1, 0], [1, 0]), drawn([1, 0], [-1, 0])
     assert alike.shape == opposite.shape and redness(alike) > 0 and abs(redness(opposite)) < redness(alike) / 2
 
 

@@ -46,9 +46,9 @@ def prompt(number: int) -> dict:
     model = graph.add("TestCancelWhileSampling", model=loaded) if kind == CANCELLED else loaded
     latent = graph.sample(model, prompts, latent, seed=number)
     image = graph.add("CoDiDecodeImage", samples=latent, vae=loaded[2])
-    sound = graph.add("CoDiDecodeAudio", samples=latent, audio_vae=loaded[3])
+    audio = graph.add("CoDiDecodeAudio", samples=latent, audio_vae=loaded[3])
     graph.keep("text", graph.add("CoDiDecodeText", samples=latent, text_vae=loaded[4]))
-    graph.keep("video", graph.add("CoDiDecodeVideo", samples=latent, vae=loaded[2], frame_rate=0.0, audio=sound))
+    graph.keep("video", graph.add("CoDiDecodeVideo", samples=latent, vae=loaded[2], frame_rate=0.0, audio=audio))
     if kind == SHOWN:
         graph.add("PreviewImage", images=image)
     return graph.prompt
@@ -83,6 +83,6 @@ def test_nothing_piles_up(host):
     assert len(loaded[0]) == len(set(loaded[0])) == 7, loaded[0]
     assert memory[-1] - memory[0] < GROWTH, memory
     left = {path for path in host.temp.rglob("*") if path.is_file()} - before
-    assert len(left) == PROMPTS // 10  # the pictures that Preview Image shows, and nothing of ours
+    assert len(left) == PROMPTS // 10  # the images that Preview Image shows, and nothing of ours
     Kept.values.clear()
     host.forget()

@@ -11,7 +11,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:To copy construct from a tensor"
 PATCHES = 36
 
 
-def pictures(count=1, seed=0, size=84):
+def make_images(count=1, seed=0, size=84):
     return torch.rand(count, size, size, 3, generator=torch.Generator().manual_seed(seed))
 
 
@@ -79,7 +79,7 @@ def tensors(output):
 @pytest.mark.parametrize("level", [0.0, 0.8])
 def test_focus_changes_local_tokens_and_nothing_else(host, encode, focus, encoder, level):
     edit = host.module("codi_backend.conditioning.focus").focus
-    given = encode(pictures(2), encoder)
+    given = encode(make_images(2), encoder)
     before = copy.deepcopy(tensors(given))
     changed = tensors(focus(given, level))
     assert changed.keys() == before.keys()
@@ -105,7 +105,7 @@ def test_focus_reaches_redux_and_leaves_unclip(host, encode, focus):
     redux = ReduxImageEncoder(redux_dim=32, txt_in_features=16)
     fill(redux)
     style = comfy.sd.StyleModel(redux)
-    given = encode(pictures())
+    given = encode(make_images())
     prompt = [[torch.zeros(1, 5, 16), {}]]
 
     def styled(output):
@@ -133,20 +133,20 @@ def unclip(host, *outputs):
 
 
 def test_concatenation(host, encode, blend):
-    a, b = encode(pictures(seed=1)), encode(pictures(seed=2))
+    a, b = encode(make_images(seed=1)), encode(make_images(seed=2))
     out = blend(a, b, weights=(0.5,))
     for name in ("last_hidden_state", "penultimate_hidden_states", "mm_projected"):
         torch.testing.assert_close(out[name], torch.cat([0.5 * a[name], b[name]], 1))
     torch.testing.assert_close(out.image_embeds, (a.image_embeds + 2 * b.image_embeds) / 3)
     assert unclip(host, out).shape == unclip(host, a).shape
     for encoder in ("clip", "siglip"):
-        alone = encode(pictures(), encoder)
+        alone = encode(make_images(), encoder)
         assert all(torch.equal(tensors(blend(alone))[name], tokens) for name, tokens in tensors(alone).items())
 
 
 @pytest.mark.parametrize("method", ["concatenate", "average"])
 def test_siglip_has_all_its_hidden_states(encode, blend, method):
-    a, b = encode(pictures(seed=1), "siglip"), encode(pictures(seed=2), "siglip")
+    a, b = encode(make_images(seed=1), "siglip"), encode(make_images(seed=2), "siglip")
     out = blend(a, b, method=method)
     assert tensors(out).keys() == tensors(a).keys()
     for name in tensors(a):
@@ -157,7 +157,7 @@ def test_siglip_has_all_its_hidden_states(encode, blend, method):
 
 @pytest.mark.parametrize("method", ["concatenate", "average"])
 def test_an_image_of_weight_or_mask_zero_is_not_there(encode, blend, method):
-    a, b = encode(pictures(seed=1)), encode(pictures(seed=2))
+    a, b = encode(make_images(seed=1)), encode(make_images(seed=2))
     for out in (
         blend(a, b, weights=(0.0, 1.0), method=method),
         blend(a, b, masks=(torch.zeros(1, 50, 70),), method=method),
@@ -173,7 +173,7 @@ def left_half():
 
 
 def test_masked_out_tokens_are_dropped_or_come_from_the_other_image(encode, blend):
-    a, b = encode(pictures(seed=1)), encode(pictures(seed=2))
+    a, b = encode(make_images(seed=1)), encode(make_images(seed=2))
     left = left_half()[0, ::2, ::2].flatten().bool()
     first, second = (one.last_hidden_state for one in (a, b))
     out = blend(a, b, masks=(left_half(),)).last_hidden_state
@@ -187,18 +187,18 @@ def test_masked_out_tokens_are_dropped_or_come_from_the_other_image(encode, blen
 
 
 def test_a_place_that_no_image_fills_is_zero(encode, blend):
-    out = blend(encode(pictures()), masks=(left_half(),), method="average").last_hidden_state
+    out = blend(encode(make_images()), masks=(left_half(),), method="average").last_hidden_state
     assert out.isfinite().all()
     assert not out[:, 1:].unflatten(1, (6, 6))[:, :, 3:].any() and out[:, 1:].unflatten(1, (6, 6))[:, :, :3].all()
 
 
 @pytest.mark.parametrize("method", ["concatenate", "average"])
 def test_batches(encode, blend, method):
-    many, one = encode(pictures(3, seed=1)), encode(pictures(seed=2))
+    many, one = encode(make_images(3, seed=1)), encode(make_images(seed=2))
     masks = torch.rand(3, 24, 24, generator=torch.Generator().manual_seed(0))
     out = blend(many, one, masks=(None, masks), method=method)
     for i in range(3):
-        single = blend(encode(pictures(3, seed=1)[i : i + 1]), one, masks=(None, masks[i : i + 1]), method=method)
+        single = blend(encode(make_images(3, seed=1)[i : i + 1]), one, masks=(None, masks[i : i + 1]), method=method)
         for name, tokens in tensors(single).items():
             torch.testing.assert_close(out[name][i : i + 1], tokens, atol=1e-5, rtol=1e-5)
 
@@ -231,7 +231,12 @@ def test_in_a_graph(host, encoders):
 
     register(host._nodes.NODE_CLASS_MAPPINGS)
     graph = Graph()
-    Give.values |= {"encoder": encoders["clip"], "a": pictures(seed=1), "b": pictures(seed=2), "mask": left_half()}
+    Give.values |= {
+        "encoder": encoders["clip"],
+        "a": make_images(seed=1),
+        "b": make_images(seed=2),
+        "mask": left_half(),
+    }
     encoder = graph.add("TestGive", name="encoder")
     images = [
         graph.add("CLIPVisionEncode", clip_vision=encoder, image=graph.add("TestGive", name=name), crop="none")
@@ -252,7 +257,7 @@ def test_in_a_graph(host, encoders):
 def test_bad_input_of_focus(host, encode, focus):
     import comfy.clip_vision
 
-    empty, few, broken = comfy.clip_vision.Output(), comfy.clip_vision.Output(), encode(pictures())
+    empty, few, broken = comfy.clip_vision.Output(), comfy.clip_vision.Output(), encode(make_images())
     few.last_hidden_state = torch.zeros(1, 17, 32)
     broken.last_hidden_state = broken.last_hidden_state / 0
     for output, level, sentence in (
@@ -260,7 +265,7 @@ def test_bad_input_of_focus(host, encode, focus):
         (None, 0.2, "^clip_vision_output: there are no tokens"),
         (few, 0.2, "^clip_vision_output: Focus needs at least 20 local tokens .* set it to 0.5"),
         (broken, 0.2, "^clip_vision_output: its last_hidden_state holds values that are not finite"),
-        (encode(pictures()), 1.5, "^focus: 1.5 is out of range; choose a number from 0 to 1"),
+        (encode(make_images()), 1.5, "^focus: 1.5 is out of range; choose a number from 0 to 1"),
     ):
         with pytest.raises(ValueError, match=sentence):
             focus(output, level)
@@ -270,12 +275,12 @@ def test_bad_input_of_focus(host, encode, focus):
 def test_bad_input_of_blending(host, encode, focus, blend):
     import comfy.clip_vision
 
-    good, other = encode(pictures()), encode(pictures(), "siglip")
+    good, other = encode(make_images()), encode(make_images(), "siglip")
     large = comfy.clip_vision.Output()
     large.last_hidden_state = torch.zeros(1, 50, 32)
     small = comfy.clip_vision.Output()
     small.last_hidden_state = torch.zeros(1, 37, 32)
-    pair, three = encode(pictures(2)), encode(pictures(3))
+    pair, three = encode(make_images(2)), encode(make_images(3))
     mask = torch.ones(1, 8, 8)
     for outputs, settings, sentence in (
         ((), {}, "^clip_vision_outputs: there is nothing to blend; connect at least one"),

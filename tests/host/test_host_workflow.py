@@ -47,7 +47,7 @@ class Results:
     """What a run saved and showed."""
 
     image: list[np.ndarray]  # [H, W, 3] bytes
-    video: list[tuple[list[np.ndarray], np.ndarray]]  # frames, and [C, N] samples of the sound
+    video: list[tuple[list[np.ndarray], np.ndarray]]  # frames, and [C, N] samples of the audio
     audio: list[tuple[np.ndarray, int]]  # [C, N] samples, Hz
     text: list[str]
 
@@ -108,9 +108,9 @@ def run(host):
 def check(found: Results, side: int = 64) -> None:
     for pixels in found.image:
         assert pixels.shape == (side, side, 3) and pixels.std() > 1
-    for frames, sound in found.video:
+    for frames, audio in found.video:
         assert len(frames) == 16 and {frame.shape for frame in frames} == {(64, 64, 3)}
-        assert np.std(frames) > 1 and np.abs(sound).max() > 0
+        assert np.std(frames) > 1 and np.abs(audio).max() > 0
     for samples, rate in found.audio:
         assert samples.shape[1] >= 2.5 * rate and rate == 16000 and np.abs(samples).max() > 0
     assert all(isinstance(text, str) for text in found.text)
@@ -160,11 +160,11 @@ def test_over_http(server):
         ("vd_text_to_image", "green", "heart"),
     ],
 )
-def test_pictures_show_what_was_asked_for(host, run, name, colour, shape):
-    """At the workflow's own settings: most pictures, since the model is not always right."""
+def test_images_show_what_was_asked_for(host, run, name, colour, shape):
+    """At the workflow's own settings: most images, since the model is not always right."""
     judge = host.module("codi_backend.evaluation.judges").judge_image
     judged = [judge(pixels.transpose(2, 0, 1) / np.float32(255)) for pixels in run(api_form(name)).image]
-    right = sum((picture.colour, picture.shape) == (colour, shape) for picture in judged)
+    right = sum((image.colour, image.shape) == (colour, shape) for image in judged)
     assert right > len(judged) / 2
 
 
@@ -209,6 +209,8 @@ def test_links_and_nodes_are_whole(host, name):
     for node in nodes.values():
         if node["type"] not in NOT_EXECUTED:
             assert not getattr(host.node(node["type"]), "DEPRECATED", False), node["type"]
+        if named := node.get("widgets_values_named"):
+            assert list(named.values()) == node["widgets_values"], "two texts of one note"
     for link, origin, output, target, slot, _ in graph["links"]:
         assert link in nodes[origin]["outputs"][output]["links"]
         assert nodes[target]["inputs"][slot]["link"] == link

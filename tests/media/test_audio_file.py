@@ -34,12 +34,12 @@ def test_overlaps_are_cut(tmp_path):
 
 
 def test_stamps_that_jitter_make_no_gaps(tmp_path):
-    sound = tone(0.5)
+    audio = tone(0.5)
     jitter = np.random.default_rng(0).uniform(-0.004, 0.004, 25)
-    blocks = [(max(0, 0.02 * k + jitter[k]), sound[320 * k : 320 * (k + 1)]) for k in range(25)]
+    blocks = [(max(0, 0.02 * k + jitter[k]), audio[320 * k : 320 * (k + 1)]) for k in range(25)]
     write_film(tmp_path / "a.mkv", tracks=[blocks])
     samples, _ = read_audio(tmp_path / "a.mkv")
-    torch.testing.assert_close(samples[0], torch.from_numpy(sound), atol=1e-4, rtol=0)
+    torch.testing.assert_close(samples[0], torch.from_numpy(audio), atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("parts", [[(22050, "mono"), (44100, "stereo")], [(48000, "stereo"), (32000, "mono")]])
@@ -49,8 +49,8 @@ def test_rates_that_change(tmp_path, parts):
         path = tmp_path / f"{rate}.mp3"
         with av.open(str(path), "w") as container:
             stream = container.add_stream("libmp3lame", rate, layout=layout)
-            sound = np.tile(tone(1, rate), (1 if layout == "mono" else 2, 1))
-            frame = av.AudioFrame.from_ndarray(sound, "fltp", layout)
+            audio = np.tile(tone(1, rate), (1 if layout == "mono" else 2, 1))
+            frame = av.AudioFrame.from_ndarray(audio, "fltp", layout)
             frame.sample_rate, frame.pts = rate, 0
             for packet in stream.encode(frame) + stream.encode(None):
                 container.mux(packet)
@@ -77,10 +77,10 @@ FORMATS = {
 @pytest.mark.parametrize("form", FORMATS)
 def test_sample_formats(tmp_path, form):
     code, bits, pack = FORMATS[form]
-    sound = tone(0.2)
-    samples, rate = read_audio(write_wav(tmp_path / "a.wav", code, bits, pack(sound.astype(np.float64))))
+    audio = tone(0.2)
+    samples, rate = read_audio(write_wav(tmp_path / "a.wav", code, bits, pack(audio.astype(np.float64))))
     assert rate == 16000
-    torch.testing.assert_close(samples[0], torch.from_numpy(sound), atol=0.009 if bits == 8 else 1e-4, rtol=0)
+    torch.testing.assert_close(samples[0], torch.from_numpy(audio), atol=0.009 if bits == 8 else 1e-4, rtol=0)
 
 
 def test_all_channels_are_averaged(tmp_path):

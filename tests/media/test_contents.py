@@ -1,4 +1,4 @@
-"""Parts of files that prompt or are held, and what is said about the rest."""
+"""Parts of files that prompt or are held, and the notes about the rest."""
 
 import math
 
@@ -95,7 +95,7 @@ def test_prompts(film, tmp_path):
     assert "from 299.72 to 302.28 s" in note
 
 
-def test_the_library_says_that_a_prompt_is_cut(recwarn):
+def test_the_library_warns_that_a_prompt_is_cut(recwarn):
     codi = CoDi.load("mini", only=["prompt_encoders.audio"])
     audio = torch.rand(1, 1, 96000) - 0.5
     with pytest.warns(CutPrompt, match="The audio prompt lasts 6.00 s: its middle, 2.56 s, is encoded"):

@@ -70,16 +70,16 @@ def test_an_error_leaves_the_earlier_results(generate, out, monkeypatch, step, e
 def test_results_as_prompts_of_later_runs(generate, out):
     """The commands of the README, one after the other into the same folder."""
     assert generate("--outputs", "text", "image", "video", "audio") == 0
-    sound = (out / "audio.wav").read_bytes()
+    audio = (out / "audio.wav").read_bytes()
     assert generate("--audio", out / "audio.wav", "--outputs", "image") == 0
     assert contents(out).keys() == {"audio.wav", "image.png", "result.json", "index.html"}
-    assert (out / "audio.wav").read_bytes() == sound and record(out)["kept"] == ["audio.wav"]
+    assert (out / "audio.wav").read_bytes() == audio and record(out)["kept"] == ["audio.wav"]
     assert 'src="audio.wav"' not in (out / "index.html").read_text()
-    picture = (out / "image.png").read_bytes()
+    image = (out / "image.png").read_bytes()
     assert generate("--image", out / "image.png", "--text", "quickly:0.5", "--outputs", "video", "audio") == 0
     assert contents(out).keys() == {"audio.wav", "video.mp4", "image.png", "result.json", "index.html"}
-    assert (out / "image.png").read_bytes() == picture and record(out)["kept"] == ["image.png"]
-    assert (out / "audio.wav").read_bytes() != sound
+    assert (out / "image.png").read_bytes() == image and record(out)["kept"] == ["image.png"]
+    assert (out / "audio.wav").read_bytes() != audio
     video = (out / "video.mp4").read_bytes()
     assert generate("--hold", f"video={out / 'video.mp4'}", "--outputs", "audio") == 0
     assert contents(out).keys() == {"audio.wav", "video.mp4", "film.mp4", "result.json", "index.html"}

@@ -15,14 +15,14 @@ QUARTERS = {"a": (255, 0, 0), "b": (0, 255, 0), "c": (0, 0, 255), "d": (255, 255
 
 def quarters(width=128, height=64):
     """Red, green; blue, white."""
-    picture = np.zeros((height, width, 3), np.uint8)
+    pixels = np.zeros((height, width, 3), np.uint8)
     for (row, column), value in zip(((0, 0), (0, 1), (1, 0), (1, 1)), QUARTERS.values()):
         rows, columns = (
             slice(row * height // 2, (row + 1) * height // 2),
             slice(column * width // 2, (column + 1) * width // 2),
         )
-        picture[rows, columns] = value
-    return picture
+        pixels[rows, columns] = value
+    return pixels
 
 
 def corners(path):
@@ -64,10 +64,10 @@ def test_display_matrices(tmp_path, matrix, expected):
 )
 def test_pixels_that_are_not_square(tmp_path, ending, ratio, shape):
     rows, columns = np.mgrid[:72, :96]
-    picture = np.zeros((72, 96, 3), np.uint8)
-    picture[(rows - 36) ** 2 * (ratio[1] / ratio[0]) ** 2 + (columns - 48) ** 2 < 20**2] = 255
+    pixels = np.zeros((72, 96, 3), np.uint8)
+    pixels[(rows - 36) ** 2 * (ratio[1] / ratio[0]) ** 2 + (columns - 48) ** 2 < 20**2] = 255
     path = tmp_path / f"a.{ending}"
-    write_film(path, [(k / 10, picture) for k in range(3)], settings={"sample_aspect_ratio": Fraction(*ratio)})
+    write_film(path, [(k / 10, pixels) for k in range(3)], settings={"sample_aspect_ratio": Fraction(*ratio)})
     pixels = read_video(path, 1)[:, 0]
     assert pixels.shape[1:] == shape
     if ratio[0] < 10:
@@ -163,15 +163,15 @@ def test_the_white_of_hdr_is_nearly_white(tmp_path, transfer, white):
 )
 def test_transparency_lies_on_white(tmp_path, ending, codec, pixel_format):
     path = tmp_path / f"a.{ending}"
-    picture = np.zeros((48, 64, 4), np.uint8)
-    picture[..., 0] = 255
-    picture[:, :32, 3], picture[:, 32:, 3] = 255, 102
+    pixels = np.zeros((48, 64, 4), np.uint8)
+    pixels[..., 0] = 255
+    pixels[:, :32, 3], pixels[:, 32:, 3] = 255, 102
     options = {"auto-alt-ref": "0"} if "vpx" in codec else {}
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, 10, options=options)
         stream.width, stream.height, stream.pix_fmt = 64, 48, pixel_format
         for k in range(3):
-            frame = av.VideoFrame.from_ndarray(picture, "rgba").reformat(format=pixel_format)
+            frame = av.VideoFrame.from_ndarray(pixels, "rgba").reformat(format=pixel_format)
             frame.pts, frame.time_base = k, Fraction(1, 10)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))

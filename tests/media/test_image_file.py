@@ -164,8 +164,8 @@ def test_orientations(tmp_path, ending, orientation):
     levels = {"a": 0, "b": 80, "c": 160, "d": 240}
     exif = Image.Exif()
     exif[0x0112] = orientation
-    picture = Image.fromarray(np.uint8([[0, 80], [160, 240]])).resize((32, 16), Image.Resampling.NEAREST).convert("RGB")
-    picture.save(tmp_path / f"a.{ending}", exif=exif)
+    image = Image.fromarray(np.uint8([[0, 80], [160, 240]])).resize((32, 16), Image.Resampling.NEAREST).convert("RGB")
+    image.save(tmp_path / f"a.{ending}", exif=exif)
     pixels = read_image(tmp_path / f"a.{ending}")
     assert pixels.shape == ((3, 16, 32) if orientation < 5 else (3, 32, 16))
     found = [colour(tmp_path / f"a.{ending}", *place)[0] for place in ((0.2, 0.2), (0.2, 0.8), (0.8, 0.2), (0.8, 0.8))]

@@ -1,4 +1,4 @@
-"""Files of pictures, sounds and videos as tensors."""
+"""Files of images, audio and videos as tensors."""
 
 import wave
 
@@ -15,7 +15,7 @@ RAMP = torch.linspace(0, 1, 8)
 
 
 def levels(frames):
-    """A clip whose frames have one level of grey each."""
+    """A video whose frames have one level of grey each."""
     return RAMP[:frames, None, None].expand(3, frames, 32, 48)
 
 
@@ -24,9 +24,9 @@ def tone(samples, rate, frequency=440.0):
 
 
 @pytest.fixture(scope="module")
-def clip(tmp_path_factory):
-    """Eight frames at 4 a second, and two seconds of sound."""
-    path = tmp_path_factory.mktemp("clip") / "a:b.mp4"  # the colon is not an address
+def video_file(tmp_path_factory):
+    """Eight frames at 4 a second, and two seconds of audio."""
+    path = tmp_path_factory.mktemp("video") / "a:b.mp4"  # the colon is not an address
     save_video(path, levels(8), 4.0, tone(32000, 16000), 16000)
     return path
 
@@ -42,17 +42,17 @@ def test_text(tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "P", "1", "CMYK", "RGBA", "LA", "I;16", "I", "F"])
-def test_pictures_of_any_mode(tmp_path, mode):
+def test_images_of_any_mode(tmp_path, mode):
     white = {"I;16": 65535, "I": 65535, "F": 1.0}.get(mode)
     if white is None:
-        picture = Image.new("RGB", (6, 4), "white").convert(mode)
-        picture.paste(Image.new("RGB", (3, 4), "black").convert(mode), (0, 0))
+        image = Image.new("RGB", (6, 4), "white").convert(mode)
+        image.paste(Image.new("RGB", (3, 4), "black").convert(mode), (0, 0))
     else:
         values = np.zeros((4, 6), {"I;16": np.uint16, "I": np.int32, "F": np.float32}[mode])
         values[:, 3:] = white
-        picture = Image.fromarray(values)
-        assert picture.mode == mode
-    picture.save(tmp_path / "a.tiff")
+        image = Image.fromarray(values)
+        assert image.mode == mode
+    image.save(tmp_path / "a.tiff")
     pixels = read_image(tmp_path / "a.tiff")
     assert pixels.shape == (3, 4, 6)
     torch.testing.assert_close(pixels[..., :3], torch.zeros(3, 4, 3), atol=0.02, rtol=0)
@@ -64,23 +64,23 @@ def test_transparency_lies_on_white(tmp_path):
     torch.testing.assert_close(read_image(tmp_path / "a.png")[:, 0, 0], torch.tensor([1, 0.6, 0.6]))
 
 
-def test_pictures_stand_upright(tmp_path):
+def test_images_stand_upright(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned clockwise
-    picture = Image.new("RGB", (4, 2))
-    picture.putpixel((0, 0), (255, 255, 255))
-    picture.save(tmp_path / "a.png", exif=exif)
+    image = Image.new("RGB", (4, 2))
+    image.putpixel((0, 0), (255, 255, 255))
+    image.save(tmp_path / "a.png", exif=exif)
     pixels = read_image(tmp_path / "a.png")
     assert pixels.shape == (3, 4, 2) and pixels[0, 0, 1] == 1 and pixels.sum() == 3
 
 
-def test_large_pictures_are_reduced(tmp_path):
+def test_large_images_are_reduced(tmp_path):
     Image.new("L", (4200, 4100), 255).save(tmp_path / "a.png")
     assert read_image(tmp_path / "a.png").shape == (3, 2050, 2100)
 
 
 @pytest.mark.parametrize(("rate", "read"), [(8000, 8000), (44100, 44100), (16001, 48000), (2000, 48000)])
-def test_sounds_of_any_rate(tmp_path, rate, read):
+def test_audio_of_any_rate(tmp_path, rate, read):
     save_wav(tmp_path / "a.wav", tone(rate, rate), rate)
     samples, sample_rate = read_audio(tmp_path / "a.wav")
     assert sample_rate == read and abs(samples.shape[1] - read) < 50
@@ -96,8 +96,8 @@ def test_channels_are_averaged(tmp_path):
     torch.testing.assert_close(samples, torch.full((1, 1000), 0.125))
 
 
-def test_sound_of_a_video(clip):
-    samples, rate = read_audio(clip)
+def test_audio_of_a_video(video_file):
+    samples, rate = read_audio(video_file)
     assert rate == 16000 and 32000 <= samples.shape[1] < 33024  # AAC comes in blocks of 1024
     torch.testing.assert_close(samples[:, 4000:28000], tone(32000, 16000)[:, 4000:28000], atol=0.05, rtol=0)
 
@@ -114,8 +114,8 @@ def test_sound_of_a_video(clip):
         (16, None, [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7]),
     ],
 )
-def test_frames_of_a_video(clip, frames, rate, expected):
-    pixels = read_video(clip, frames, rate)
+def test_frames_of_a_video(video_file, frames, rate, expected):
+    pixels = read_video(video_file, frames, rate)
     assert pixels.shape == (3, frames, 256, 384) and 0 <= pixels.min() and pixels.max() <= 1
     assert shown(pixels) == expected
 
@@ -132,13 +132,13 @@ def test_large_frames_are_reduced(tmp_path):
 
 
 def test_videos_stand_upright(tmp_path):
-    picture = np.zeros((64, 128, 3), np.uint8)
-    picture[:, :64] = 255
+    image = np.zeros((64, 128, 3), np.uint8)
+    image[:, :64] = 255
     with av.open(str(tmp_path / "a.mp4"), "w") as container:
         stream = container.add_stream("h264", 4)
         stream.width, stream.height, stream.pix_fmt = 128, 64, "yuv420p"
         stream.set_display_rotation(90)  # to be turned counterclockwise
-        container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, "rgb24")))
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(image, "rgb24")))
         container.mux(stream.encode(None))
     pixels = read_video(tmp_path / "a.mp4", 1)[:, 0]
     assert pixels.shape == (3, 128, 64)
@@ -174,7 +174,7 @@ def test_mistakes_of_every_kind(tmp_path, read, mistake):
     assert str(tmp_path / "x") in str(error.value) and "\n" not in str(error.value)
 
 
-def nan_picture(path):
+def nan_image(path):
     Image.fromarray(np.full((2, 2), np.nan, np.float32)).save(path, "TIFF")
 
 
@@ -186,7 +186,7 @@ def torn(path):
 @pytest.mark.parametrize(
     ("make", "read", "message"),
     [
-        (nan_picture, read_image, "not finite"),
+        (nan_image, read_image, "not finite"),
         (torn, read_image, "cannot be read as an image"),
         (lambda path: Image.new("1", (20000, 10000)).save(path, "PNG"), read_image, "enormous: bring it below"),
         (lambda path: Image.new("L", (9, 9)).save(path, "PNG"), read_audio, "has no audio track"),

@@ -1,4 +1,4 @@
-"""Random images, sounds, stamps and damage: each file gives the right values, or a sentence that names it."""
+"""Random images, audio, stamps and damage: each file gives the right values, or a sentence that names it."""
 
 import tempfile
 from pathlib import Path
@@ -61,8 +61,8 @@ def test_frames_are_those_that_a_player_shows(steps, starts):
     """Frames at any milliseconds, read at any others."""
     moments = np.cumsum([0, *steps])
     with tempfile.TemporaryDirectory() as folder:
-        pictures = [(moment / 1000, grey(k / len(moments), (16, 16))) for k, moment in enumerate(moments)]
-        path = write_film(Path(folder) / "a.mkv", pictures, video="ffv1")
+        frames = [(moment / 1000, grey(k / len(moments), (16, 16))) for k, moment in enumerate(moments)]
+        path = write_film(Path(folder) / "a.mkv", frames, video="ffv1")
         for start in (start for start in starts if start <= moments[-1]):
             shown = [np.searchsorted(moments, start + 250 * k, side="right") - 1 for k in range(3)]
             found = levels(read_video(path, 3, 4.0, start=start / 1000))
@@ -70,7 +70,7 @@ def test_frames_are_those_that_a_player_shows(steps, starts):
 
 
 @given(st.lists(st.tuples(st.integers(0, 300), st.integers(30, 300)), min_size=1, max_size=5), st.integers(0, 800))
-def test_samples_lie_where_their_stamps_say(pieces, start):
+def test_samples_lie_at_their_time_stamps(pieces, start):
     """Pieces of some milliseconds after pauses of others; a pause of less than 20 ms may be jitter."""
     at, blocks, expected = 0, [], np.zeros(0, np.float32)
     for k, (pause, length) in enumerate(pieces):
@@ -97,14 +97,14 @@ def test_samples_lie_where_their_stamps_say(pieces, start):
     st.integers(200, 3000),
     st.integers(100, 400),
 )
-def test_sounds_keep_their_length_and_pitch(channels, rate, form, frequency, milliseconds):
+def test_audio_keeps_its_length_and_pitch(channels, rate, form, frequency, milliseconds):
     code, bits, kind, scale = form
-    sound = np.repeat(tone(milliseconds / 1000, rate, frequency)[:, None], channels, 1).astype(np.float64)
-    data = (sound * scale + (128 if bits == 8 else 0)).astype(kind).tobytes()
+    wave = np.repeat(tone(milliseconds / 1000, rate, frequency)[:, None], channels, 1).astype(np.float64)
+    data = (wave * scale + (128 if bits == 8 else 0)).astype(kind).tobytes()
     with tempfile.TemporaryDirectory() as folder:
         samples, found = read_audio(write_wav(Path(folder) / "a.wav", code, bits, data, rate, channels))
     assert found == (48000 if rate == 12345 else rate)
-    assert samples.shape[1] / found == pytest.approx(len(sound) / rate, abs=2e-3)
+    assert samples.shape[1] / found == pytest.approx(len(wave) / rate, abs=2e-3)
     assert pitch(samples, found) == pytest.approx(frequency, abs=1000 / milliseconds + 1)
     assert samples.square().mean() == pytest.approx(0.125, rel=0.1)
 
@@ -117,7 +117,7 @@ def files(tmp_path_factory):
     """A small file of each format, as bytes by its ending."""
     folder = tmp_path_factory.mktemp("files")
     noise = np.random.default_rng(0).integers(0, 255, (4, 20, 24, 3), np.uint8)
-    images = [Image.fromarray(picture) for picture in noise]
+    images = [Image.fromarray(pixels) for pixels in noise]
     exif = Image.Exif()
     exif[0x0112] = 6
     for ending in ("jpg", "tiff", "bmp", "tga", "jp2", "ico"):

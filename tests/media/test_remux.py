@@ -22,18 +22,18 @@ def make(path, codec="libx264", pix_fmt="yuv420p", audio=0.0, audio_codec="aac",
         video.width, video.height, video.pix_fmt = 64, 48, pix_fmt
         if rotation:
             video.set_display_rotation(rotation)
-        sound = container.add_stream(audio_codec, 48000, layout="stereo") if audio else None
+        track = container.add_stream(audio_codec, 48000, layout="stereo") if audio else None
         for i in range(FRAMES):
             frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 5 * i, np.uint8), "rgb24").reformat(format=pix_fmt)
             frame.pts = i
             container.mux(video.encode(frame))
         container.mux(video.encode(None))
-        if sound:
+        if track:
             tone = audio * np.sin(2 * np.pi * 300 * np.arange(int(LENGTH * 48000)) / 48000)
             frame = av.AudioFrame.from_ndarray(np.stack([tone, tone]).astype(np.float32), "fltp", "stereo")
             frame.sample_rate, frame.pts = 48000, 0
-            container.mux(sound.encode(frame))
-            container.mux(sound.encode(None))
+            container.mux(track.encode(frame))
+            container.mux(track.encode(None))
     return path
 
 

@@ -44,8 +44,8 @@ def test_any_audio(films, name, start, seconds, level, rate, keep):
     assert info.video_seconds == pytest.approx(1, abs=1e-3) and info.audio_seconds == pytest.approx(1, abs=2e-3)
     assert film.begin <= film.end <= film.seconds
     assert (film.begin, film.end) == pytest.approx((min(start, 1), min(1, start + seconds)), abs=1e-4)
-    sound = Soundtrack(new, rate, start, 1.0, films / name if keep else None, None, 0.0)
-    peak = max(float(np.abs(block).max()) for block in sound.blocks())
+    soundtrack = Soundtrack(new, rate, start, 1.0, films / name if keep else None, None, 0.0)
+    peak = max(float(np.abs(block).max()) for block in soundtrack.blocks())
     assert peak <= (0.8901 if keep and name == "loud.mp4" else 1)
     assert float(samples.abs().max()) < 1.25 * peak + 0.02  # AAC overshoots where audio is cut off
     if name == "mute.mp4" or not keep:

@@ -100,10 +100,10 @@ def with_cover(path):
     cover = Image.new("RGB", (16, 16), "red")
     with av.open(str(path), "w") as container:
         audio = container.add_stream("libmp3lame", 44100, layout="mono")
-        picture = container.add_stream("png")
-        picture.width, picture.height, picture.pix_fmt = 16, 16, "rgb24"
-        picture.disposition = av.stream.Disposition.attached_pic.value
-        packets = picture.encode(av.VideoFrame.from_image(cover)) + picture.encode(None)
+        cover_stream = container.add_stream("png")
+        cover_stream.width, cover_stream.height, cover_stream.pix_fmt = 16, 16, "rgb24"
+        cover_stream.disposition = av.stream.Disposition.attached_pic.value
+        packets = cover_stream.encode(av.VideoFrame.from_image(cover)) + cover_stream.encode(None)
         frame = av.AudioFrame.from_ndarray(tone(1, 44100)[None], "fltp", "mono")
         frame.sample_rate, frame.pts = 44100, 0
         for packet in packets + audio.encode(frame) + audio.encode(None):
@@ -140,9 +140,9 @@ ANIMATED = {"gif": {}, "png": {}, "webp": {"lossless": True}, "avif": {"quality"
 
 @pytest.mark.parametrize("ending", ANIMATED)
 def test_animations_keep_their_times(tmp_path, ending):
-    pictures = [Image.new("RGB", (16, 16), (64 * k,) * 3) for k in range(4)]
+    frames = [Image.new("RGB", (16, 16), (64 * k,) * 3) for k in range(4)]
     path = tmp_path / f"a.{ending}"
-    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=[100, 100, 300, 100], **ANIMATED[ending])
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=[100, 100, 300, 100], **ANIMATED[ending])
     assert levels(read_video(path, 6)) == pytest.approx([0, 0.25, 0.5, 0.5, 0.5, 0.75], abs=0.02)
     assert levels(read_video(path, 8, 10.0)) == pytest.approx([0, 0.25, 0.5, 0.5, 0.5, 0.75, 0.75, 0.75], abs=0.02)
     assert levels(read_video(path, 2, 10.0, start=0.1)) == pytest.approx([0.25, 0.5], abs=0.02)
@@ -173,14 +173,14 @@ def test_animations_lie_on_white(tmp_path, ending):
 
 
 def test_the_still_of_an_animated_png_is_left_out(tmp_path):
-    pictures = [Image.new("RGB", (8, 8), (64 * k,) * 3) for k in range(3)]
-    pictures[0].save(tmp_path / "a.png", save_all=True, append_images=pictures[1:], duration=200, default_image=True)
+    frames = [Image.new("RGB", (8, 8), (64 * k,) * 3) for k in range(3)]
+    frames[0].save(tmp_path / "a.png", save_all=True, append_images=frames[1:], duration=200, default_image=True)
     assert levels(read_video(tmp_path / "a.png", 4)) == pytest.approx([0.25, 0.25, 0.5, 0.5], abs=0.01)
 
 
 def test_frames_without_a_duration_last_a_tenth_of_a_second(tmp_path):
-    pictures = [Image.new("L", (8, 8), 60 * k) for k in range(4)]
-    pictures[0].save(tmp_path / "a.gif", save_all=True, append_images=pictures[1:], duration=0)
+    frames = [Image.new("L", (8, 8), 60 * k) for k in range(4)]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:], duration=0)
     assert probe(tmp_path / "a.gif").video_seconds == pytest.approx(0.4)
 
 

@@ -1,4 +1,4 @@
-"""Tensors as files and pictures."""
+"""Tensors as files and images."""
 
 import math
 import wave
@@ -26,11 +26,11 @@ def tone(frequency, samples=16000):
 
 @pytest.mark.parametrize("rate", [16000, 44100])
 def test_wav_round_trip(tmp_path, rate):
-    sound = tone(440)
-    save_wav(tmp_path / "a.wav", sound, rate)
+    waveform = tone(440)
+    save_wav(tmp_path / "a.wav", waveform, rate)
     again, read_rate = read(tmp_path / "a.wav")
     assert read_rate == rate
-    torch.testing.assert_close(again, sound, atol=1 / 32767, rtol=0)
+    torch.testing.assert_close(again, waveform, atol=1 / 32767, rtol=0)
 
 
 def test_wav_clips(tmp_path):
@@ -38,20 +38,20 @@ def test_wav_clips(tmp_path):
     assert read(tmp_path / "a.wav")[0].tolist() == [[-1, -1, 0, 1, 1]]
 
 
-def test_picture():
+def test_image():
     pixels = torch.zeros(3, 4, 6)
     pixels[0] = 1
     pixels[1, 1, 5] = 0.5
     pixels[2, 2, 3] = 7
-    picture = to_pil(pixels)
-    assert (picture.size, picture.mode) == ((6, 4), "RGB")
-    assert [picture.getpixel(at) for at in ((0, 0), (5, 1), (3, 2))] == [(255, 0, 0), (255, 128, 0), (255, 0, 255)]
+    image = to_pil(pixels)
+    assert (image.size, image.mode) == ((6, 4), "RGB")
+    assert [image.getpixel(at) for at in ((0, 0), (5, 1), (3, 2))] == [(255, 0, 0), (255, 128, 0), (255, 0, 255)]
 
 
 def test_spectrogram():
     mel = LogMel(MelConfig())
-    sound = torch.cat([torch.zeros(1, 8000), tone(300, 8000)], 1)
-    low = np.asarray(spectrogram_image(mel, sound), int).sum(2)
+    waveform = torch.cat([torch.zeros(1, 8000), tone(300, 8000)], 1)
+    low = np.asarray(spectrogram_image(mel, waveform), int).sum(2)
     high = np.asarray(spectrogram_image(mel, tone(3000)), int).sum(2)
     assert low.shape == (64, 100)
     assert low[:, 60:].max() > low[:, :40].max() + 200
@@ -80,12 +80,12 @@ def test_videos_are_enlarged_by_whole_numbers(tmp_path, height, width, written):
     assert (frames - expected).abs().mean() < 0.02
 
 
-def test_videos_have_their_sound(tmp_path):
-    sound = tone(440, 8000)
-    save_video(tmp_path / "a.mp4", torch.rand(3, 2, 64, 64), 4.0, sound, 16000)
+def test_videos_have_their_audio(tmp_path):
+    waveform = tone(440, 8000)
+    save_video(tmp_path / "a.mp4", torch.rand(3, 2, 64, 64), 4.0, waveform, 16000)
     with av.open(str(tmp_path / "a.mp4")) as file:
         video, audio = file.streams
         assert (audio.codec_context.name, audio.rate, audio.channels) == ("aac", 16000, 1)
-        heard = np.concatenate([frame.to_ndarray() for frame in file.decode(audio)], 1)[:, :8000]
-    assert heard.shape == (1, 8000)
-    assert np.corrcoef(heard[0, 1000:7000], sound[0, 1000:7000])[0, 1] > 0.99
+        decoded = np.concatenate([frame.to_ndarray() for frame in file.decode(audio)], 1)[:, :8000]
+    assert decoded.shape == (1, 8000)
+    assert np.corrcoef(decoded[0, 1000:7000], waveform[0, 1000:7000])[0, 1] > 0.99

@@ -55,22 +55,22 @@ def test_every_part_is_half_precision_with_a_training_record():
         assert read.parts[part].keys() == needed[part].state_dict().keys()
 
 
-def test_picture(out):
-    with Image.open(out / "image.png") as picture:
-        assert (picture.size, picture.mode) == ((64, 64), "RGB")
+def test_image(out):
+    with Image.open(out / "image.png") as image:
+        assert (image.size, image.mode) == ((64, 64), "RGB")
 
 
-def test_sound(out):
+def test_audio(out):
     with wave.open(str(out / "audio.wav")) as file:
         assert (file.getnchannels(), file.getsampwidth(), file.getframerate()) == (1, 2, 16000)
         assert file.getnframes() / file.getframerate() == 2.56
 
 
-def test_picture_is_red(out):
-    assert judge_image(picture(out / "image.png")).colour == "red"
+def test_image_is_red(out):
+    assert judge_image(read_image(out / "image.png")).colour == "red"
 
 
-def test_sound_is_red(out):
+def test_audio_is_red(out):
     with wave.open(str(out / "audio.wav")) as file:
         samples = np.frombuffer(file.readframes(file.getnframes()), "<i2").astype(np.float32) / 32767
     assert judge_audio(samples[None], 16000).colour == "red"
@@ -81,34 +81,34 @@ def test_text(out):
 
 
 def test_video(out):
-    pixels, rate, sound = clip(out / "video.mp4")
-    assert pixels.shape == (16, 256, 256, 3) and rate == 6.25 and sound
+    pixels, rate, has_audio = read_frames(out / "video.mp4")
+    assert pixels.shape == (16, 256, 256, 3) and rate == 6.25 and has_audio
     small = pixels.reshape(16, 64, 4, 64, 4, 3).mean((2, 4), dtype=np.float32) / 255
     assert judge_video(small.transpose(3, 0, 1, 2), rate).colour == "red"
 
 
-def clip(path):
-    """Frames, frames of a second, and whether there is sound."""
+def read_frames(path):
+    """Frames, frames of a second, and whether there is audio."""
     with av.open(str(path)) as file:
         frames = np.stack([frame.to_ndarray(format="rgb24") for frame in file.decode(video=0)])
         return frames, float(file.streams.video[0].average_rate), bool(file.streams.audio)
 
 
-def test_a_sound_prompt_shows_a_picture(out, tmp_path):
-    """No stage of training has seen a sound and a picture as a pair."""
-    sound = ["generate", "--audio", str(out / "audio.wav"), "--outputs", "image", "--out", str(tmp_path)]
-    assert main(sound) == 0
-    assert judge_image(picture(tmp_path / "image.png")).colour == "red"
+def test_an_audio_prompt_shows_an_image(out, tmp_path):
+    """No stage of training has an audio clip and an image as a pair."""
+    arguments = ["generate", "--audio", str(out / "audio.wav"), "--outputs", "image", "--out", str(tmp_path)]
+    assert main(arguments) == 0
+    assert judge_image(read_image(tmp_path / "image.png")).colour == "red"
 
 
-def test_a_video_is_given_its_sound(out, tmp_path):
+def test_a_video_is_given_its_audio(out, tmp_path):
     held = ["generate", "--hold", f"video={out / 'video.mp4'}", "--outputs", "audio", "--out", str(tmp_path)]
     assert main(held) == 0
     with wave.open(str(tmp_path / "audio.wav")) as file:
         assert file.getnframes() == 40960
 
 
-def picture(path):
+def read_image(path):
     return (np.asarray(Image.open(path), np.float32) / 255).transpose(2, 0, 1)
 
 

@@ -26,16 +26,14 @@ def codi():
 
 @pytest.fixture
 def generate(tmp_path):
-    """Runs the command; returns its pictures in 0..1, its texts, and what it says of itself."""
+    """Runs the command; returns its images in 0..1, its texts, and its record."""
 
     def call(*arguments):
         out = tmp_path / "out"
         assert main(["generate", "--model", "vd-mini", "--seed", "0", "--out", str(out), *arguments]) == 0
-        pictures = [
-            np.asarray(Image.open(path), np.float32).transpose(2, 0, 1) / 255 for path in out.glob("image*.png")
-        ]
+        images = [np.asarray(Image.open(path), np.float32).transpose(2, 0, 1) / 255 for path in out.glob("image*.png")]
         texts = [path.read_text() for path in out.glob("text*.txt")]
-        return pictures, texts, json.loads((out / "result.json").read_text())
+        return images, texts, json.loads((out / "result.json").read_text())
 
     return call
 
@@ -75,46 +73,46 @@ def test_every_part_is_half_precision_with_a_training_record():
 
 
 def test_a_text(generate):
-    pictures, texts, result = generate("--text", "one green heart", "--outputs", "image", "text", "--count", "4")
-    for judged in ([judge_image(picture) for picture in pictures], [judge_text(text) for text in texts]):
+    images, texts, result = generate("--text", "one green heart", "--outputs", "image", "text", "--count", "4")
+    for judged in ([judge_image(image) for image in images], [judge_text(text) for text in texts]):
         right = [(j.colour, j.shape, j.count) == ("green", "heart", 1) for j in judged]
         assert len(right) == 4 and sum(right) >= 3
     assert result["model"] == "vd-mini" and result["guidance"] == vd_mini.CONFIG.guidance
 
 
-def test_a_picture(generate, heart):
-    pictures, [text], _ = generate("--image", str(heart), "--outputs", "image", "text")
-    for judged in (judge_image(pictures[0]), judge_text(text)):
+def test_an_image(generate, heart):
+    images, [text], _ = generate("--image", str(heart), "--outputs", "image", "text")
+    for judged in (judge_image(images[0]), judge_text(text)):
         assert (judged.colour, judged.shape) == ("green", "heart")
 
 
 def test_both(generate, heart):
-    """Pictures are what is made unless something else is named: this model has no sounds."""
-    pictures, texts, result = generate("--image", str(heart), "--text", "stars")
-    judged = judge_image(pictures[0])
+    """Images are made unless other outputs are named: this model has no audio."""
+    images, texts, result = generate("--image", str(heart), "--text", "stars")
+    judged = judge_image(images[0])
     assert (judged.colour, judged.shape) == ("green", "star") and not texts and result["outputs"] == ["image"]
 
 
 def test_fidelity(generate, heart):
     def red(fidelity):
-        [picture], *_ = generate("--image", f"{heart}:0", "--text", "one red heart", "--fidelity", str(fidelity))
-        return judge_image(picture).colour
+        [image], *_ = generate("--image", f"{heart}:0", "--text", "one red heart", "--fidelity", str(fidelity))
+        return judge_image(image).colour
 
     assert (red(0), red(1)) == ("red", "green")
 
 
 def test_focus(codi, heart, generate):
-    [picture], _, result = generate("--image", str(heart), "--focus", "1")
-    assert result["focus"] == 1 and judge_image(picture).colour == "green"
+    [image], _, result = generate("--image", str(heart), "--focus", "1")
+    assert result["focus"] == 1 and judge_image(image).colour == "green"
     pixels = torch.from_numpy(np.asarray(Image.open(heart), np.float32)).permute(2, 0, 1)[None] / 255
     expected = codi.generate(mix([(codi.context("image", pixels, focus=1.0), 1.0)]), ["image"], seed=0)["image"]
-    assert np.abs(picture - expected[0].numpy()).max() < 0.01
+    assert np.abs(image - expected[0].numpy()).max() < 0.01
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--model", "vd-mini", "--fidelity", "0.5"], "There is no picture to keep anything of: give one by --image"),
+        (["--model", "vd-mini", "--fidelity", "0.5"], "There is no image to start from: give one by --image"),
         (
             ["--model", "vd-mini", "--text", "a", "--fidelity", "2", "--image", "HEART"],
             "fidelity: 2 is out of range",

@@ -1,4 +1,4 @@
-"""Streams that are made along with others, and dropped."""
+"""Auxiliary streams: sampled beside the outputs, and dropped."""
 
 import dataclasses
 import json
@@ -16,13 +16,13 @@ from codi_backend.evaluation.runs import Run, Settings, heading
 from codi_backend.sampling.auxiliary import auxiliary_streams
 from codi_backend.training.samples import write_samples
 
-ALONG = {"image": ("audio",)}
+AUXILIARY = {"image": ("audio",)}
 
 
 @pytest.fixture
-def social(codi, monkeypatch):
-    """A model that makes pictures in the company of sounds."""
-    monkeypatch.setattr(codi, "config", dataclasses.replace(codi.config, auxiliary_streams=ALONG))
+def with_auxiliary(codi, monkeypatch):
+    """A model that adds an auxiliary audio stream to images."""
+    monkeypatch.setattr(codi, "config", dataclasses.replace(codi.config, auxiliary_streams=AUXILIARY))
     return codi
 
 
@@ -31,7 +31,7 @@ def prompt(codi):
     return codi.prompt("text", ["three red stars", "a blue cross"])
 
 
-def test_an_output_is_what_it_would_be_in_company(codi, social, prompt):
+def test_an_output_equals_that_of_a_joint_run(codi, with_auxiliary, prompt):
     both = codi.generate_latents(prompt, ["image", "audio"], steps=2)
     alone = codi.generate_latents(prompt, ["image"], steps=2, alignment="none")
     out = codi.generate_latents(prompt, ["image"], steps=2)
@@ -41,7 +41,7 @@ def test_an_output_is_what_it_would_be_in_company(codi, social, prompt):
 
 
 @pytest.fixture
-def made(social, prompt, monkeypatch):
+def made(with_auxiliary, prompt, monkeypatch):
     """Shapes of the streams that are sampled."""
     shapes = {}
 
@@ -53,30 +53,34 @@ def made(social, prompt, monkeypatch):
     monkeypatch.setattr("codi_backend.sampling.latents.sample", sampled)
 
     def call(outputs, **options):
-        social.generate_latents(prompt, outputs, **options)
+        with_auxiliary.generate_latents(prompt, outputs, **options)
         return dict(shapes)
 
     return call
 
 
-def test_who_is_in_company(social, made):
-    """Only who is hearing, and not twice."""
-    held = {"audio": torch.zeros(1, *social.latent_shape("audio"))}
-    start = {"image": torch.zeros(1, *social.latent_shape("image"))}
+def test_which_streams_are_added(with_auxiliary, made):
+    """Only where streams attend to each other, and none twice."""
+    held = {"audio": torch.zeros(1, *with_auxiliary.latent_shape("audio"))}
+    start = {"image": torch.zeros(1, *with_auxiliary.latent_shape("image"))}
     assert list(made(["image"])) == ["image", "audio"]
     assert list(made(["audio"])) == ["audio"]
-    picture = {"image": torch.zeros(1, *social.latent_shape("image"))}
+    image = {"image": torch.zeros(1, *with_auxiliary.latent_shape("image"))}
     assert list(made(["image"], held=held)) == ["image", "audio"]
-    assert social.auxiliary_streams(["image"], held=picture) == []  # it is not made
+    assert with_auxiliary.auxiliary_streams(["image"], held=image) == []  # it is not made
     assert list(made(["image"], alignment="none")) == ["image"]
     assert list(made(["image"], alignment="released")) == ["image"]
     assert list(made(["image"], start=start, fidelity=0.5)) == ["image"]
-    assert social.auxiliary_streams(["image"]) == ["audio"]
-    assert social.auxiliary_streams(["image", "audio"]) == social.auxiliary_streams(["image"], fidelity=0.1) == []
+    assert with_auxiliary.auxiliary_streams(["image"]) == ["audio"]
+    assert (
+        with_auxiliary.auxiliary_streams(["image", "audio"])
+        == with_auxiliary.auxiliary_streams(["image"], fidelity=0.1)
+        == []
+    )
 
 
-def test_a_companion_is_as_long_as_what_was_asked_for(social, made):
-    rate, seconds = social.config.image_autoencoder.frame_rate, social.config.audio_autoencoder.seconds
+def test_an_auxiliary_stream_is_as_long_as_the_output(with_auxiliary, made):
+    rate, seconds = with_auxiliary.config.image_autoencoder.frame_rate, with_auxiliary.config.audio_autoencoder.seconds
     frames = round(2 * seconds * rate)
     usual = made(["image"])["audio"]
     twice = (usual[0], 2 * usual[1], usual[2])
@@ -85,11 +89,11 @@ def test_a_companion_is_as_long_as_what_was_asked_for(social, made):
     assert made(["image", "audio"], frames=frames) == made(["image"], frames=frames)
 
 
-def test_a_model_without_the_part_makes_it_alone(social, tmp_path):
-    file = save(tmp_path / "tiny.safetensors", social)
+def test_a_model_without_the_part_makes_it_alone(with_auxiliary, tmp_path):
+    file = save(tmp_path / "tiny.safetensors", with_auxiliary)
     parts = ["prompt_encoders.text", "diffuser.image", "autoencoders.image"]
     codi = CoDi.load(file, only=parts)
-    assert codi.config.auxiliary_streams == ALONG and codi.auxiliary_streams(["image"]) == []
+    assert codi.config.auxiliary_streams == AUXILIARY and codi.auxiliary_streams(["image"]) == []
     prompt = codi.prompt("text", "stars")
     out, alone = (
         codi.generate_latents(prompt, ["image"], steps=2, alignment=how)["image"] for how in ("paper", "none")
@@ -97,8 +101,8 @@ def test_a_model_without_the_part_makes_it_alone(social, tmp_path):
     torch.testing.assert_close(out, alone)
 
 
-def test_command(social, tmp_path):
-    file = save(tmp_path / "tiny.safetensors", social)
+def test_command(with_auxiliary, tmp_path):
+    file = save(tmp_path / "tiny.safetensors", with_auxiliary)
     found = []
     for alignment in ("paper", "none"):
         out = tmp_path / alignment
@@ -111,9 +115,9 @@ def test_command(social, tmp_path):
     assert (tmp_path / "paper/image.png").read_bytes() != (tmp_path / "none/image.png").read_bytes()
 
 
-def test_company_is_compared_like_any_other(social, tmp_path, monkeypatch):
-    """A companion is one of the streams by which the best candidate is told."""
-    monkeypatch.setattr(social, "config", dataclasses.replace(social.config, num_candidates=2))
+def test_auxiliary_streams_count_in_best_of_n(with_auxiliary, tmp_path, monkeypatch):
+    """Candidates of an output with an auxiliary stream can be compared."""
+    monkeypatch.setattr(with_auxiliary, "config", dataclasses.replace(with_auxiliary.config, num_candidates=2))
     asked = []
     monkeypatch.setattr(
         "codi_backend.sampling.latents.sample",
@@ -121,18 +125,21 @@ def test_company_is_compared_like_any_other(social, tmp_path, monkeypatch):
             asked.append(settings.num_candidates) or {k: n[:1] for k, n in noise.items()}
         ),
     )
-    prompt, start = social.prompt("text", "stars"), {"image": torch.zeros(1, *social.latent_shape("image"))}
+    prompt, start = (
+        with_auxiliary.prompt("text", "stars"),
+        {"image": torch.zeros(1, *with_auxiliary.latent_shape("image"))},
+    )
     for options in ({}, {"alignment": "none"}, {"start": start, "fidelity": 0.5}, {"candidates": 3}):
-        social.generate_latents(prompt, ["image"], **options)
+        with_auxiliary.generate_latents(prompt, ["image"], **options)
     assert asked == [2, 1, 1, 3]
 
 
-def test_glimpses_of_training_are_of_the_stream_alone(social, tmp_path, monkeypatch):
+def test_samples_during_training_are_of_the_stream_alone(with_auxiliary, tmp_path, monkeypatch):
     made = []
     monkeypatch.setattr(
         "codi_backend.sampling.latents.sample", lambda _, noise, *__, **options: made.append(list(noise)) or noise
     )
-    write_samples(social, ["image"], tmp_path, 1)
+    write_samples(with_auxiliary, ["image"], tmp_path, 1)
     assert made == [["image"]]
 
 
@@ -147,21 +154,21 @@ def test_configuration():
     assert auxiliary_streams(config, ["video"], start_strength=0.5) == []
 
 
-def test_evaluation_says_so(codi, monkeypatch):
-    """A run's heading does, so that its results are not taken for those of a stream alone."""
+def test_evaluation_records_them(codi, monkeypatch):
+    """A run's heading names them, so that its results are not taken for those of a stream alone."""
     settings = Settings(seed=0, steps=1, sampler="ddim", guidance=2.0, candidates=2)
     runs = [Run("a", Whole("text"), outputs, how) for outputs, how in ((("image",), "paper"), (("image",), "none"))]
     runs.append(Run("b", Whole("text"), ("image", "audio"), "paper"))
     before = fingerprint(codi)
-    monkeypatch.setattr(codi, "config", dataclasses.replace(codi.config, auxiliary_streams=ALONG, num_candidates=2))
+    monkeypatch.setattr(codi, "config", dataclasses.replace(codi.config, auxiliary_streams=AUXILIARY, num_candidates=2))
     heads = [heading(codi, "", run, settings) for run in runs]
     assert [head.get("companions") for head in heads] == [["audio"], None, None]
     assert [head["candidates"] for head in heads] == [2, 1, 2]
     assert fingerprint(codi) == before
-    sound = codi.diffuser.networks["audio"].input_blocks[0][0].bias.data
-    kept, before = sound.clone(), [fingerprint(codi, run) for run in runs[:2]]
-    sound += 1
+    bias = codi.diffuser.networks["audio"].input_blocks[0][0].bias.data
+    kept, before = bias.clone(), [fingerprint(codi, run) for run in runs[:2]]
+    bias += 1
     try:
         assert [fingerprint(codi, run) == b for run, b in zip(runs, before)] == [False, True]
     finally:
-        sound.copy_(kept)
+        bias.copy_(kept)

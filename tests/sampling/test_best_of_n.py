@@ -21,7 +21,7 @@ SHAPES = {"image": (2, 4, 8, 8), "audio": (2, 8, 8, 8)}
 RED, BLUE, GREEN = F.normalize(torch.randn(3, 8, generator=torch.Generator().manual_seed(0)), dim=-1)
 
 
-class Heard:
+class IdentityEncoder:
     """Environment tokens are the latents."""
 
     def clean_environment(self, latents):
@@ -43,13 +43,13 @@ def latents(*rows):
 )
 def test_the_one_whose_streams_agree_is_kept(first, second, best):
     streams = {"image": latents(*first), "audio": latents(*second)}
-    assert prune(Heard(), streams, 3).tolist() == [best]
+    assert prune(IdentityEncoder(), streams, 3).tolist() == [best]
 
 
 def test_every_result_has_its_own():
     """Two results of two candidates each, which come one after the other."""
     streams = {"image": latents(RED, RED, RED, RED), "audio": latents(RED, BLUE, GREEN, RED)}
-    assert prune(Heard(), streams, 2).tolist() == [0, 3]
+    assert prune(IdentityEncoder(), streams, 2).tolist() == [0, 3]
 
 
 def test_three_streams_are_compared_in_pairs():
@@ -59,14 +59,14 @@ def test_three_streams_are_compared_in_pairs():
         "image": latents(RED, BLUE, GREEN),
         "audio": latents(BLUE, GREEN, GREEN),
     }
-    assert prune(Heard(), streams, 3).tolist() == [2]
+    assert prune(IdentityEncoder(), streams, 3).tolist() == [2]
 
 
 def test_streams_with_time_are_compared_moment_by_moment():
-    """The same moments, so that their mean tells nothing, in the same order or not; one stream has twice the steps."""
+    """The same moments, so that their mean is equal, in the same order or not; one stream has twice the steps."""
     forth, back = torch.stack([RED, RED, BLUE, BLUE]), torch.stack([BLUE, BLUE, RED, RED])
     streams = {"video": latents(forth, forth), "audio": latents(back[::2], forth[::2])}
-    assert prune(Heard(), streams, 2).tolist() == [1]
+    assert prune(IdentityEncoder(), streams, 2).tolist() == [1]
 
 
 def test_the_better_ones_come_first():
@@ -75,16 +75,16 @@ def test_the_better_ones_come_first():
         "image": latents(RED, BLUE, GREEN, GREEN, BLUE, RED),
         "audio": latents(BLUE, BLUE, GREEN, GREEN, BLUE, BLUE),
     }
-    assert prune(Heard(), streams, 3, keep=2).tolist() == [2, 3, 4, 1]
+    assert prune(IdentityEncoder(), streams, 3, keep=2).tolist() == [2, 3, 4, 1]
 
 
 def test_between_the_last_two_it_is_likeness_that_decides():
-    """The first is most surely told from the others; but its streams are less alike than the second's."""
+    """The first has the best InfoNCE score; but its streams are less alike than the second's."""
     near = F.normalize(GREEN + 0.3 * BLUE, dim=-1)
     streams = {"image": latents(GREEN, RED, RED), "audio": latents(near, RED, F.normalize(RED + BLUE, dim=-1))}
-    assert prune(Heard(), streams, 3).tolist() == [0]
-    assert select(Heard(), streams) == 1
-    assert select(Heard(), {name: z[:1] for name, z in streams.items()}) == 0
+    assert prune(IdentityEncoder(), streams, 3).tolist() == [0]
+    assert select(IdentityEncoder(), streams) == 1
+    assert select(IdentityEncoder(), {name: z[:1] for name, z in streams.items()}) == 0
 
 
 @pytest.fixture
@@ -100,9 +100,9 @@ def run(codi):
 
 
 def choose(monkeypatch, *wanted):
-    """Let these be the best of each result, after second place in the first of two rounds.
+    """Let these be the best of each result, after second place at the first of two pruning levels.
 
-    Returns the streams that they were chosen from, round by round.
+    Returns the streams that they were chosen from, level by level.
     """
     seen, before = [], []
 
@@ -154,7 +154,7 @@ def test_two_are_left_from_the_middle_and_one_from_a_sixth(run, monkeypatch, can
     seen, chosen = choose(monkeypatch, candidates - 2, 0), {}
     run(candidates, steps=20, progress=lambda step, _: chosen.setdefault(len(seen), step))
     assert [len(streams["image"]) for streams in seen] == rows
-    assert [step for rounds, step in chosen.items() if rounds] == steps
+    assert [step for levels, step in chosen.items() if levels] == steps
 
 
 def test_with_a_held_stream(run, monkeypatch):
@@ -181,7 +181,7 @@ def test_with_a_start(run, monkeypatch):
         ({"alignment": "released"}, "or choose 1 candidate"),
     ],
 )
-def test_they_need_company(run, changes, message):
+def test_they_need_several_aligned_streams(run, changes, message):
     with pytest.raises(ValueError, match=message):
         run(2, **changes)
 
@@ -227,7 +227,7 @@ def test_a_model_has_its_own_number(codi, asked):
     assert default_candidates(unaligned, both, "paper") == 1
 
 
-def test_comparisons_and_glimpses_of_training_are_the_first_candidate(codi, asked, tmp_path):
+def test_comparisons_and_samples_during_training_are_the_first_candidate(codi, asked, tmp_path):
     compare_alignments(codi, [("text", ["stars"], 1.0)], ["image", "audio"])
     write_samples(codi, ["image", "audio"], tmp_path, 1)
     assert asked == [1, 1, 1]
@@ -240,8 +240,8 @@ def test_command(tmp_path, checkpoint, monkeypatch):
         assert main([*arguments, str(tmp_path / f"{number}"), "--candidates", f"{number}"]) == 0
     results = [json.loads((tmp_path / f"{n}/result.json").read_text()) for n in (1, 5)]
     assert [result["candidates"] for result in results] == [1, 5]
-    pictures = [(tmp_path / f"{n}/image.png").read_bytes() for n in (1, 5)]
-    assert pictures[0] != pictures[1]
+    images = [(tmp_path / f"{n}/image.png").read_bytes() for n in (1, 5)]
+    assert images[0] != images[1]
 
 
 def test_command_uses_the_models_own_number(tmp_path, codi, monkeypatch):

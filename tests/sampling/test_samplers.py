@@ -143,12 +143,14 @@ def test_all_streams_share_the_noise_level(run):
     assert times == sorted(times, reverse=True) and times[0] == 999
 
 
-@pytest.mark.parametrize(("alignment", "quiet"), [("paper", "none"), ("released", "released"), ("none", "none")])
-def test_the_unconditional_prediction_hears_no_other_stream(run, prompt, alignment, quiet):
+@pytest.mark.parametrize(
+    ("alignment", "unconditional"), [("paper", "none"), ("released", "released"), ("none", "none")]
+)
+def test_the_unconditional_branch_is_unaligned(run, prompt, alignment, unconditional):
     oracle = Oracle()
     run(diffuser=oracle, steps=1, alignment=alignment, sampler="ddim")
     asked = [(torch.equal(context, prompt.embedding), how) for _, context, how, *_ in oracle.asked]
-    assert asked == [(True, alignment), (False, quiet)]
+    assert asked == [(True, alignment), (False, unconditional)]
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
@@ -158,7 +160,7 @@ def test_without_alignment_a_stream_is_as_if_alone(run, sampler):
         assert torch.equal(together[name], run(only(name), sampler=sampler)[name])
 
 
-def test_with_alignment_streams_hear_each_other(run):
+def test_with_alignment_streams_attend_to_each_other(run):
     together, apart = run(alignment="paper"), run(alignment="none")
     for name in SHAPES:
         assert (together[name] - apart[name]).abs().max() > 1e-3
@@ -167,7 +169,7 @@ def test_with_alignment_streams_hear_each_other(run):
 
 
 def test_alignment_scale_is_a_guidance_scale_of_its_own(codi, run, prompt):
-    """One step, from which the prediction follows: e_0 + w (e_prompt - e_0) + w s (e_heard - e_prompt)."""
+    """One step, from which the prediction follows: e_0 + w (e_prompt - e_0) + w s (e_joint - e_prompt)."""
     when = torch.full((2,), 999)
 
     def predict(context, alignment):
@@ -175,10 +177,10 @@ def test_alignment_scale_is_a_guidance_scale_of_its_own(codi, run, prompt):
             return codi.diffuser(NOISE, when, context, alignment=alignment)
 
     nothing, alone = (predict(c, "none") for c in (prompt.unconditional, prompt.embedding))
-    heard = predict(prompt.embedding, "paper")
+    joint = predict(prompt.embedding, "paper")
     alpha = alphas_cumprod()[999]
     for name, x in run(steps=1, guidance=4.0, modality_guidance=1.5).items():
-        eps = nothing[name] + 4 * (alone[name] - nothing[name]) + 6 * (heard[name] - alone[name])
+        eps = nothing[name] + 4 * (alone[name] - nothing[name]) + 6 * (joint[name] - alone[name])
         clean = (NOISE[name] - (1 - alpha).sqrt() * eps) / alpha.sqrt()
         alpha_0 = alphas_cumprod()[0]
         torch.testing.assert_close(x, alpha_0.sqrt() * clean + (1 - alpha_0).sqrt() * eps, rtol=1e-3, atol=1e-2)
@@ -192,9 +194,9 @@ def test_alignment_scale_is_for_high_noise(run):
         return {name: torch.zeros_like(x) for name, x in latents.items()}
 
     run(diffuser=watch, steps=10, modality_guidance=1.7)
-    heard = [(t, scale) for t, alignment, scale in asked if alignment == "paper"]
-    assert heard == [(t, 1.7 if t >= 500 else 1.0) for t in range(999, 0, -100)]
-    assert [(t, scale) for t, alignment, scale in asked if alignment == "none"] == [(t, None) for t, _ in heard]
+    joint = [(t, scale) for t, alignment, scale in asked if alignment == "paper"]
+    assert joint == [(t, 1.7 if t >= 500 else 1.0) for t in range(999, 0, -100)]
+    assert [(t, scale) for t, alignment, scale in asked if alignment == "none"] == [(t, None) for t, _ in joint]
 
 
 def test_progress(run):
@@ -215,36 +217,36 @@ def test_progress_can_end_the_run(run):
     assert len(oracle.asked) == 4  # two steps, each with and without the prompt
 
 
-class Listener(Oracle):
-    """Also records what it is shown of every stream, and what the held ones say."""
+class Recorder(Oracle):
+    """Also records its inputs, and the latents that environment tokens are made from."""
 
     def __init__(self):
         super().__init__()
-        self.shown, self.told = [], []
+        self.inputs, self.encoded = [], []
 
     def clean_environment(self, latents):
-        self.told.append(latents)
+        self.encoded.append(latents)
         return {name: 2 * z for name, z in latents.items()}
 
     def __call__(self, latents, timesteps, context, *, environment=None, **settings):
-        self.shown.append((latents, environment, settings["alignment"]))
+        self.inputs.append((latents, environment, settings["alignment"]))
         return super().__call__(latents, timesteps, context, **settings)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
-def test_held_streams_speak_without_noise(run, sampler):
-    listener = Listener()
+def test_held_streams_are_sources_without_noise(run, sampler):
+    recorder = Recorder()
     clean = torch.full(SHAPES["audio"], 0.8)
-    out = run(diffuser=listener, sampler=sampler, steps=5, held={"audio": clean})
+    out = run(diffuser=recorder, sampler=sampler, steps=5, held={"audio": clean})
     assert out.keys() == {"image"}
-    (told,) = listener.told  # once for all steps
-    assert torch.equal(told["audio"], clean)
-    hearing = [(latents, said) for latents, said, alignment in listener.shown if alignment == "paper"]
-    assert len(hearing) == 5
-    for latents, said in hearing:
+    (encoded,) = recorder.encoded  # once for all steps
+    assert torch.equal(encoded["audio"], clean)
+    joint = [(latents, tokens) for latents, tokens, alignment in recorder.inputs if alignment == "paper"]
+    assert len(joint) == 5
+    for latents, tokens in joint:
         assert torch.equal(latents["audio"], clean)
-        assert torch.equal(said["audio"], 2 * clean) and said.keys() == {"audio"}
-    assert all("audio" not in latents for latents, _, alignment in listener.shown if alignment == "none")
+        assert torch.equal(tokens["audio"], 2 * clean) and tokens.keys() == {"audio"}
+    assert all("audio" not in latents for latents, _, alignment in recorder.inputs if alignment == "none")
 
 
 def test_the_clean_environment_is_that_of_no_noise(codi, monkeypatch):
@@ -261,14 +263,14 @@ def test_the_clean_environment_is_that_of_no_noise(codi, monkeypatch):
     assert len(asked) == 1 and torch.equal(asked[0], torch.zeros(2))
 
 
-def test_held_streams_are_heard(run):
+def test_streams_attend_to_held_streams(run):
     held = {"audio": torch.randn(SHAPES["audio"], generator=torch.Generator().manual_seed(5))}
     one, other = run(held=held), run(held={"audio": -held["audio"]})
     assert (one["image"] - other["image"]).abs().max() > 1e-3
     alone = run(only("image"))
     assert torch.equal(run(held=held, alignment="none")["image"], alone["image"])
     assert torch.equal(run(held=held, strength=0.0)["image"], alone["image"])
-    assert torch.equal(run(held=held, modality_guidance=1.7)["image"], one["image"])  # it is for those who are noisy
+    assert torch.equal(run(held=held, modality_guidance=1.7)["image"], one["image"])  # it is for noisy source streams
 
 
 def test_something_must_be_generated(run):

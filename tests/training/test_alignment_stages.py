@@ -61,9 +61,9 @@ def test_environments_learn_together(tmp_path, data, codi):
 def test_gap_of_environment_tokens(data, codi):
     stage = EnvironmentStage(codi.diffuser, codi.prompt_encoders["text"], data, ("image",))
     token = codi.prompt("text", ["three red stars", "one blue heart"]).embedding
-    shown = stage.embed(["three red stars", "one blue heart"])
-    assert float(stage.gap(token, shown)) == pytest.approx(0, abs=1e-6)
-    assert float(stage.gap(-token, shown)) == pytest.approx(2, abs=1e-6)
+    embedding = stage.embed(["three red stars", "one blue heart"])
+    assert float(stage.gap(token, embedding)) == pytest.approx(0, abs=1e-6)
+    assert float(stage.gap(-token, embedding)) == pytest.approx(2, abs=1e-6)
 
 
 def test_other_widths_have_no_gap(data, codi):

@@ -25,11 +25,11 @@ from codi_backend.training.loop import Options
 from codi_backend.training.pair_latents import PairLatents
 
 GOLDEN = Path(__file__).parents[1] / "golden"
-LISTENING = {"environment_encoder", "input_connectors", "output_connectors"}
+OF_ALIGNMENT = {"environment_encoder", "input_connectors", "output_connectors"}
 OPTIONS = Options(steps=2, batch_size=2, warmup=0, learning_rate=0.01)
 
 
-def quiet(line):
+def ignore(line):
     pass
 
 
@@ -79,12 +79,12 @@ def aligned(checkpoint, folder, tmp_path_factory):
     return out
 
 
-def test_alignment_trains_only_what_listens(codi, aligned):
+def test_alignment_trains_connectors_and_environment_encoders_only(codi, aligned):
     before = tiny.states(codi)
     for part in ("diffuser.image", "diffuser.audio"):
         after = read_parts(aligned / f"tiny_{part}.safetensors")
         changed = tiny.changed(before[part], after.parts[part])
-        assert {n.split(".")[0] for n in changed} == LISTENING
+        assert {n.split(".")[0] for n in changed} == OF_ALIGNMENT
         (record,) = after.training
         assert (record["stage"], record["entries"]) == ("alignment_image_audio", 3)
 
@@ -104,7 +104,7 @@ def test_it_goes_on_where_it_stopped(aligned, folder, checkpoint):
     files = sorted(aligned.glob("tiny_*"))
     before = weights()
     options = Options(steps=2, batch_size=2, learning_rate=0.01, warmup=100)
-    assert finetune("alignment", folder, aligned, checkpoint, ("image", "audio"), options, quiet)[::-1] == files
+    assert finetune("alignment", folder, aligned, checkpoint, ("image", "audio"), options, ignore)[::-1] == files
     assert not tiny.changed(before, weights())
 
 
@@ -123,7 +123,7 @@ def test_it_goes_on_where_it_stopped(aligned, folder, checkpoint):
 def test_other_stages_begin_with_the_given_weights(four, folder, tmp_path, stage, part):
     codi, checkpoint = four
     options = Options(steps=1, batch_size=3, warmup=0, learning_rate=1e-4)
-    (file,) = finetune(stage, folder, tmp_path, checkpoint, (), options, quiet)
+    (file,) = finetune(stage, folder, tmp_path, checkpoint, (), options, ignore)
     assert (tmp_path / module._plan(stage, ()).name / "state.pt").exists()
     before, after = tiny.states(codi)[part], read_parts(file).parts[part]
     assert tiny.changed(before, after)
@@ -142,7 +142,7 @@ def test_stages_exist():
 def encoded(codi, folder, tmp_path_factory):
     out = tmp_path_factory.mktemp("latents")
     pairs = Pairs.find(folder, codi.config, ("image", "audio", "text"))
-    return out, pairs, PairLatents.load_or_encode(out, codi, pairs, report=quiet)
+    return out, pairs, PairLatents.load_or_encode(out, codi, pairs, report=ignore)
 
 
 def test_latents(codi, encoded):
@@ -157,7 +157,7 @@ def test_latents_are_read_again_unless_something_changed(codi, encoded, monkeypa
     out, pairs, data = encoded
     with monkeypatch.context() as patch:
         patch.setattr(CoDi, "encode", None)
-        again = PairLatents.load_or_encode(out, codi, pairs, report=quiet)
+        again = PairLatents.load_or_encode(out, codi, pairs, report=ignore)
     assert not tiny.changed(data.latents, again.latents) and again.captions == data.captions
     other, lines = tiny.build(), []
     with torch.no_grad():
@@ -193,7 +193,7 @@ def test_batches(encoded):
 )
 def test_bad_arguments(checkpoint, folder, tmp_path, stage, streams, message):
     with pytest.raises(ValueError, match=message):
-        finetune(stage, folder, tmp_path, checkpoint, streams, OPTIONS, quiet)
+        finetune(stage, folder, tmp_path, checkpoint, streams, OPTIONS, ignore)
 
 
 def test_files_without_connectors(folder, tmp_path):
@@ -201,16 +201,16 @@ def test_files_without_connectors(folder, tmp_path):
         name: replace(network, connector=(False, False)) for name, network in tiny.CONFIG.diffuser.networks.items()
     }
     config = replace(tiny.CONFIG, diffuser=replace(tiny.CONFIG.diffuser, networks=networks))
-    file = tiny.save(tmp_path / "deaf.safetensors", CoDi(config))
+    file = tiny.save(tmp_path / "no_connectors.safetensors", CoDi(config))
     with pytest.raises(ValueError, match="diffuser.image and diffuser.audio of these files have no connectors"):
-        finetune("alignment", folder, tmp_path, file, ("image", "audio"), OPTIONS, quiet)
+        finetune("alignment", folder, tmp_path, file, ("image", "audio"), OPTIONS, ignore)
 
 
-def test_the_command_says_what_is_wrong_with_the_data(checkpoint, tmp_path, capsys):
+def test_the_command_reports_what_is_wrong_with_the_data(checkpoint, tmp_path, capsys):
     data = own_data.make(tmp_path / "data", 3)
     command = ["train", "alignment", "--data", str(data), "--init", str(checkpoint), "--out", str(tmp_path / "out")]
     command += ["--streams", "image", "audio"]
-    (data / "item1.wav").write_bytes(b"no sound")
+    (data / "item1.wav").write_bytes(b"no audio")
     assert main(command) == 1
     assert "item1.wav cannot be read as audio" in capsys.readouterr().err
     (data / "item2.txt").unlink()
@@ -231,10 +231,10 @@ def test_published_files(folder, tmp_path, monkeypatch):
     file = tmp_path / "published.safetensors"
     save_file({k: v.contiguous().clone() for k, v in small.to_reference_state_dict().items()}, file)
     options = Options(steps=1, batch_size=1, warmup=0, learning_rate=0.01)
-    trained = finetune("alignment", folder, tmp_path / "own", file, ("image", "audio"), options, quiet)
+    trained = finetune("alignment", folder, tmp_path / "own", file, ("image", "audio"), options, ignore)
     others = {path.name: path for path in convert(file, tmp_path / "others")}
     assert {path.name for path in trained} < others.keys()
     again = CoDi.load([*{**others, **{path.name: path for path in trained}}.values()])
     for part, state in tiny.states(again).items():
         names = {name.split(".")[0] for name in tiny.changed(small.parts()[part].state_dict(), state)}
-        assert names == (LISTENING if part in ("diffuser.image", "diffuser.audio") else set()), part
+        assert names == (OF_ALIGNMENT if part in ("diffuser.image", "diffuser.audio") else set()), part

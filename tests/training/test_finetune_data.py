@@ -26,7 +26,7 @@ RUN = {"diffuser_audio": "refine_audio", "autoencoder_audio": "autoencoder_audio
        "autoencoder_image"}  # fmt: skip
 
 
-def quiet(line):
+def ignore(line):
     pass
 
 
@@ -77,7 +77,7 @@ def test_broken_entries_are_left_out(checkpoint, data, tmp_path, stage, capsys):
     assert main([*command, "--skip-broken"]) == 0 and report.read_text().startswith("item1: ")
     # the same as without the entry
     options = replace(finetune_module.OPTIONS, steps=1, batch_size=2)
-    (other,) = finetune(stage, good, tmp_path / "other", checkpoint, (), options, quiet)
+    (other,) = finetune(stage, good, tmp_path / "other", checkpoint, (), options, ignore)
     assert not tiny.changed(weights(trained), weights(other))
     assert main(command) == 1 and f"{file} cannot be read" in capsys.readouterr().err
 
@@ -88,7 +88,7 @@ def test_skipping_needs_data(capsys):
 
 
 def begin(stage, data, out, checkpoint, **others):
-    return finetune(stage, data, out, checkpoint, (), replace(OPTIONS, **others), quiet)
+    return finetune(stage, data, out, checkpoint, (), replace(OPTIONS, **others), ignore)
 
 
 @pytest.mark.parametrize("stage", ["diffuser_audio", "autoencoder_audio"])
@@ -96,7 +96,7 @@ def test_other_data_are_refused(checkpoint, data, tmp_path, stage):
     out = tmp_path / "out"
     (file,) = begin(stage, data, out, checkpoint)
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
-    own_data.sound(data / "item1.wav", 900)
+    own_data.write_audio(data / "item1.wav", 900)
     with pytest.raises(
         ValueError, match=f"{RUN[stage]}/state.pt belongs to a run with other --data: give the same as then, or"
     ):
@@ -119,11 +119,11 @@ def test_another_checkpoint_is_refused(checkpoint, codi, data, tmp_path):
     file = tiny.save(tmp_path / "other.safetensors", other)
     with pytest.raises(ValueError, match="belongs to a run with another --init: give"):
         begin("diffuser_audio", data, tmp_path / "out", file)
-    own_data.sound(data / "item1.wav", 900)
+    own_data.write_audio(data / "item1.wav", 900)
     with pytest.raises(ValueError, match="belongs to a run with other --data and another --init: give"):
         begin("diffuser_audio", data, tmp_path / "out", file)
     same = tiny.save(tmp_path / "same.safetensors", codi)
-    own_data.sound(data / "item1.wav", 300)
+    own_data.write_audio(data / "item1.wav", 300)
     begin("diffuser_audio", data, tmp_path / "out", same)
 
 
@@ -175,7 +175,7 @@ def test_a_damaged_state_is_refused(checkpoint, data, tmp_path, content):
 def test_a_run_on_shapes_and_chimes_is_another(checkpoint, data, tmp_path):
     begin("autoencoder_audio", data, tmp_path, checkpoint)
     with pytest.raises(ValueError, match="belongs to a run with other --data and another --init and another stage"):
-        loop.train(stage_of("autoencoder_audio"), OPTIONS, tmp_path, quiet)
+        loop.train(stage_of("autoencoder_audio"), OPTIONS, tmp_path, ignore)
 
 
 def stage_of(name):
@@ -189,10 +189,10 @@ def test_digests(codi, data, tmp_path):
         return data_digest(Pairs.find(data, codi.config, ("audio", "text")))
 
     first = digest()
-    own_data.picture(data / "item1.png", "black")  # is not asked for
+    own_data.write_image(data / "item1.png", "black")  # is not asked for
     assert digest() == first
     large = data / "item1.wav"
-    own_data.sound(large, 300, 60)
+    own_data.write_audio(large, 300, 60)
     second = digest()
     content = bytearray(large.read_bytes())
     content[len(content) // 2] ^= 1
@@ -220,7 +220,7 @@ def test_latents_of_what_lasts_longer(codi, data, tmp_path):
     for name, scale in (("image", 0.7), ("audio", 1.3)):
         expected = scale * codi.encode(name, torch.stack([item[name] for item in items]))
         torch.testing.assert_close(latents.latents[name].float(), expected, atol=4e-3, rtol=4e-3)
-    again = PairLatents.load_or_encode(tmp_path, codi, pairs, report=quiet)
+    again = PairLatents.load_or_encode(tmp_path, codi, pairs, report=ignore)
     assert again.crops == latents.crops and not tiny.changed(latents.latents, again.latents)
     drawn = {0: set(), 1: set(), 2: set()}
     for step in range(40):
@@ -237,10 +237,10 @@ def test_latents_without_broken_entries(codi, data, tmp_path):
     pairs = Pairs.find(data, codi.config, ("audio", "text"))
     for _ in range(2):  # the second time they are read
         broken = Broken(skip=True)
-        latents = PairLatents.load_or_encode(tmp_path, codi, pairs, 0, quiet, broken)
+        latents = PairLatents.load_or_encode(tmp_path, codi, pairs, 0, ignore, broken)
         assert latents.captions == ["thing number 0", "thing number 2"] and len(latents.latents["audio"]) == 2
         assert [fault.entry for fault in broken.faults] == ["item1"]
     with safe_open(tmp_path / "pairs_audio.safetensors", "pt") as file:
         assert "item1" in file.metadata()["left_out"]
     with pytest.raises(ValueError, match="item1.wav cannot be read as audio"):
-        PairLatents.load_or_encode(tmp_path, codi, pairs, 0, quiet)
+        PairLatents.load_or_encode(tmp_path, codi, pairs, 0, ignore)

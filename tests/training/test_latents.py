@@ -74,13 +74,13 @@ def test_captions_and_embeddings_belong_to_the_latents(data):
         scene = sample_scene(1, row)
         assert not is_held_out(scene.colour, scene.shape, scene.count)
         assert [c for c in COLOURS if c in text.split()] == [scene.colour]
-        heard = torch.zeros(32) if batch["is_text"][i] else data.embeddings["audio"][row].float()
-        assert torch.equal(batch["embedding"][i], heard)
+        expected = torch.zeros(32) if batch["is_text"][i] else data.embeddings["audio"][row].float()
+        assert torch.equal(batch["embedding"][i], expected)
 
 
 def test_only_scenes_that_all_have(data):
-    clips = data.batch(0, 200, 0, ("image", "video"))["video"]
-    rows = {r for clip in clips for r in range(9) if torch.equal(data.latents["video"][r].float(), clip)}
+    videos = data.batch(0, 200, 0, ("image", "video"))["video"]
+    rows = {r for video in videos for r in range(9) if torch.equal(data.latents["video"][r].float(), video)}
     assert rows == set(range(9))
 
 
@@ -91,17 +91,19 @@ def test_share_of_empty_prompts(data):
     assert set(data.batch(0, 50, 0, ("image",), leave_out=0, empty=1)["captions"]) == {""}
 
 
-def test_clips_alone_are_cut_to_other_times(monkeypatch):
-    """Rows of pixels in place of latents: what a clip becomes is the clip of the scene that its caption tells of."""
+def test_videos_alone_are_cut_to_other_times(monkeypatch):
+    """Rows of pixels in place of latents: a drawn video is that of the scene which its caption describes."""
     scenes = [sample_scene(1, i) for i in range(6)]
-    clips = torch.stack([torch.from_numpy(render_video(scene)).permute(3, 0, 1, 2) for scene in scenes])
-    data, drawn = SceneLatents({"video": clips, "audio": torch.zeros(6, 1)}, 1), []
+    videos = torch.stack([torch.from_numpy(render_video(scene)).permute(3, 0, 1, 2) for scene in scenes])
+    data, drawn = SceneLatents({"video": videos, "audio": torch.zeros(6, 1)}, 1), []
     monkeypatch.setattr(latents, "retimed", lambda *args: drawn.append(retimed(*args)) or drawn[-1])
     batch = data.batch(0, 40, 0, ("video",), leave_out=0, empty=0)
-    for clip, text, scene in zip(batch["video"], batch["captions"], drawn, strict=True):
-        assert torch.equal(clip, torch.from_numpy(render_video(scene)).permute(3, 0, 1, 2))
+    for video, text, scene in zip(batch["video"], batch["captions"], drawn, strict=True):
+        assert torch.equal(video, torch.from_numpy(render_video(scene)).permute(3, 0, 1, 2))
         assert ADVERBS[scene.tempo] in text
     assert len({scene.start for scene in drawn}) == 40 and {scene.tempo for scene in drawn} == {"slow", "fast"}
     assert {scene.places for scene in drawn} == {scene.places for scene in scenes}
     together = data.batch(0, 9, 0, ("video", "audio"))["video"]
-    assert all(any(torch.equal(clip, was) for was in clips) for clip in together), "cut away from its sound"
+    assert all(any(torch.equal(video, was) for was in videos) for video in together), (
+        "cut to another time than its audio"
+    )

@@ -136,9 +136,9 @@ def test_log_holds_means(straight):
     assert all(row["twice"] == pytest.approx(2 * row["loss"]) for row in losses)
 
 
-def test_loss_curve_is_a_picture(folder, straight):
-    with Image.open(folder / "line" / "loss.png") as picture:
-        assert picture.width > 300 and len(picture.convert("L").getcolors(256)) > 2
+def test_loss_curve_is_an_image(folder, straight):
+    with Image.open(folder / "line" / "loss.png") as image:
+        assert image.width > 300 and len(image.convert("L").getcolors(256)) > 2
 
 
 def test_no_partial_file_is_left(folder, straight):

@@ -22,7 +22,7 @@ OPTIONS = {"steps": 2, "batch_size": 2, "warmup": 0}
 CONNECTORS = {"input_connectors", "output_connectors", "temporal_connectors"}
 
 
-def quiet(line):
+def ignore(line):
     pass
 
 
@@ -47,7 +47,7 @@ def finished(tmp_path_factory):
         patch.setattr(statistics, "_MEASURED_SCENES", 64)
         patch.setattr(samples, "_SAMPLING", samples._SAMPLING | {"steps": 1})
         for stage in STAGES:
-            run_stage(stage, out, OPTIONS, quiet)
+            run_stage(stage, out, OPTIONS, ignore)
             after[stage], recorded[stage] = parts(out), records(out)
     return out, after, recorded
 
@@ -207,7 +207,7 @@ def test_stages_need_those_before_them(finished, tmp_path, stage, missing):
             copy.parent.mkdir(exist_ok=True, parents=True)
             copy.write_bytes(path.read_bytes())
     with pytest.raises(FileNotFoundError, match=f"{missing}.safetensors is missing: train the stage that makes"):
-        run_stage(stage, tmp_path, OPTIONS, quiet)
+        run_stage(stage, tmp_path, OPTIONS, ignore)
 
 
 def test_unknown_stage(tmp_path):

@@ -50,10 +50,10 @@ def test_batches_follow_from_their_arguments():
 
 
 def test_captions_are_full_and_partial():
-    said = texts(make(), 0, 300)
-    tempo = sum("slowly" in text or "quickly" in text for text in said) / len(said)
+    made = texts(make(), 0, 300)
+    tempo = sum("slowly" in text or "quickly" in text for text in made) / len(made)
     assert 0.65 < tempo < 0.85
-    assert "" in said and len(set(said)) > 150
+    assert "" in made and len(set(made)) > 150
 
 
 def test_loss():

@@ -48,7 +48,7 @@ def test_a_coupler_learns_which_latents_belong_together(fitted):
     rows = retrieval(coupler, latents, (0.1, 20.0))
     distinct = float((label[:, None] == label).float().sum(1).reciprocal().mean())  # of duplicates one is right
     assert rows[0]["accuracy"] > 0.8 * distinct and rows[1]["accuracy"] < 0.5 * distinct
-    assert [row["step"] for row in history] == list(range(1, 61)) and history[-1]["loss"] < history[0]["loss"] - 0.5
+    assert [row["step"] for row in history] == list(range(1, 61)) and retrieval(new_coupler(latents), latents)[0]["accuracy"] < 0.1
     assert reported[-1][:2] == (60, 60)
 
 
@@ -95,7 +95,7 @@ def test_a_batch_has_one_noise_level_a_group_and_sometimes_a_clean_stream():
     stage = CouplerStage(new_coupler(toy_pairs(40)[0]), toy_pairs(40)[0], group=8)
     clean = 0
     for seed in range(200):
-        levels = stage._levels(16, 2, torch.Generator().manual_seed(seed)).unflatten(1, (2, 8))
+        levels = stage._levels(2, 16, 2, torch.Generator().manual_seed(seed)).unflatten(1, (2, 8))
         assert bool((levels == levels[:, :, :1]).all())
         clean += int((levels[:, :, 0] == 0).sum())
         assert not bool((levels.sum(0) == 0).any())

@@ -29,7 +29,7 @@ OPTIONS = {"steps": 8, "batch_size": 2, "warmup": 0}
 
 @pytest.fixture(scope="module")
 def scenes():
-    """Latents and tokens that are the numbers of their scenes; of texts, negative where they do not say the tempo."""
+    """Latents and tokens that are the numbers of their scenes; of texts, negative where they do not state the tempo."""
     numbers = torch.arange(SCENES, dtype=torch.float16)
     latents = {"image": numbers[:, None], "text": numbers[:, None], "plain": -1 - numbers[:, None]}
     tokens = numbers[None, :CONTEXTS, None, None] + 200 * torch.arange(len(LEVELS))[:, None, None, None]
@@ -69,15 +69,15 @@ def test_captions_are_of_the_scenes(scenes):
         judged = judge_text(text)
         for name in ATTRIBUTES:
             assert getattr(judged, name) in (None, getattr(scene, name))
-        assert (latent < 0) == (judged.tempo is None)  # texts say of the tempo what their context does
-    said = [judge_text(text).colour is not None for text in batch["captions"]]
-    assert 0.55 < np.mean(said) < 0.8
-    with_pictures = scenes.batch(0, 300, 0, "text", ("text", "image"), empty=0.1)["captions"]
-    assert 0.3 < np.mean([judge_text(text).colour is not None for text in with_pictures]) < 0.55
+        assert (latent < 0) == (judged.tempo is None)  # texts state the tempo where their context does
+    coloured = [judge_text(text).colour is not None for text in batch["captions"]]
+    assert 0.55 < np.mean(coloured) < 0.8
+    with_images = scenes.batch(0, 300, 0, "text", ("text", "image"), empty=0.1)["captions"]
+    assert 0.3 < np.mean([judge_text(text).colour is not None for text in with_images]) < 0.55
 
 
 @pytest.mark.parametrize("output", ["image", "text"])
-def test_pictures_pass_on_what_their_focus_keeps(scenes, output):
+def test_images_pass_on_what_their_focus_keeps(scenes, output):
     batch = scenes.batch(0, 3000, 0, output, ("image",), empty=0.0)
     made, seen, facts = rows(scenes, batch, output)
     assert any(a is not b for a, b in zip(made, seen))
@@ -92,22 +92,22 @@ def test_pictures_pass_on_what_their_focus_keeps(scenes, output):
         assert low <= colour <= high
 
 
-def test_texts_are_stronger_than_pictures(scenes):
+def test_texts_are_stronger_than_images(scenes):
     batch = scenes.batch(0, 2000, 0, "image", ("text", "image"), empty=0.0)
     made, seen, facts = rows(scenes, batch, "image")
     differ = 0
-    for text, scene, shown, (_, focus) in zip(batch["captions"], made, seen, facts):
+    for text, scene, image_scene, (_, focus) in zip(batch["captions"], made, seen, facts):
         judged = judge_text(text)
         if focus == 0.5:
             for name in ("colour", "shape", "count"):
-                said = getattr(judged, name)
-                assert getattr(scene, name) == (getattr(shown, name) if said is None else said)
-                differ += said not in (None, getattr(shown, name))
+                stated = getattr(judged, name)
+                assert getattr(scene, name) == (getattr(image_scene, name) if stated is None else stated)
+                differ += stated not in (None, getattr(image_scene, name))
     assert differ > 500
 
 
 @pytest.mark.parametrize("output", ["image", "text"])
-def test_contexts_may_say_nothing(scenes, output):
+def test_contexts_may_be_empty(scenes, output):
     batch = scenes.batch(0, 1000, 0, output, ("text", "image"), empty=0.2)
     black = -1.0 if output == "text" else 0.0
     no_text = np.array([text == "" for text in batch["captions"]])
@@ -175,7 +175,7 @@ def test_the_encoded_scenes(finished):
 def test_a_packed_model_generates(finished):
     codi = CoDi.load(pack(finished, finished / "packed"))
     assert codi.config.name == "vd-mini" and codi.outputs == ("text", "image")
-    # Their spread is 1 here, and 2 in the small CoDi, where other streams hear them.
+    # Their spread is 1 here, and 2 in the small CoDi, where other streams attend to them.
     usual = read_parts("mini").config.text_autoencoder.scale_factor
     assert codi.config.text_autoencoder.scale_factor == pytest.approx(usual / 2, abs=1e-4)
     made = codi.generate(codi.context("text", "two red stars"), ["image", "text"], steps=1)

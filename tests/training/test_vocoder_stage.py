@@ -67,12 +67,12 @@ def test_vocoder_learns_to_fool():
 
 def test_log_mels_belong_to_the_waveforms():
     stage = build()
-    sounds = stage.batch(0, 4, 3)[..., :16100]  # not whole latent steps
-    log_mel, real = stage._segments(sounds, torch.Generator().manual_seed(1))
+    waveforms = stage.batch(0, 4, 3)[..., :16100]  # not whole latent steps
+    log_mel, real = stage._segments(waveforms, torch.Generator().manual_seed(1))
     assert log_mel.shape == (4, 1, 50, 64) and real.shape == (4, 1, 8000)
     inner = slice(5, 45)  # frames whose windows do not reach over the ends of the segment
     difference = (stage.autoencoder.mel(real) - log_mel)[:, :, inner].abs().amax((1, 2, 3))
-    assert difference[2:].max() < 1e-3  # of the sounds themselves
+    assert difference[2:].max() < 1e-3  # of the waveforms themselves
     assert difference[:2].min() > 0.1  # through the VAE, which is not trained
 
 

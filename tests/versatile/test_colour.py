@@ -18,7 +18,7 @@ def test_golden_of_the_application():
 
 @pytest.mark.parametrize(("method", "name"), [("mean_std", "simple"), ("histogram", "full")])
 def test_golden_of_the_older_script(method, name):
-    # The script computes in double precision, on pictures of 8 bits.
+    # The script computes in double precision, on images of 8 bits.
     image, reference = ((x.double() * 255).floor() / 255 for x in (IMAGE, REFERENCE))
     adjusted = (match_colour(image, reference, method, strength=0.5)[0] * 255).byte().permute(1, 2, 0)
     assert torch.equal(adjusted, GOLDEN[f"out/deprecated_{name}_keep05_uint8_hwc"])
@@ -34,7 +34,7 @@ def test_mean_and_spread_become_the_references_whatever_its_size():
 
 
 def test_histogram_brings_the_quantiles_where_mean_and_spread_do_not():
-    # Half black, half white, against an even ramp: two moments cannot tell them apart well.
+    # Half black, half white, against an even ramp: mean and variance do not separate them well.
     image = torch.linspace(0.2, 0.5, 64 * 64).reshape(1, 1, 64, 64).repeat(1, 3, 1, 1)
     reference = (torch.linspace(0, 1, 64 * 64) ** 3).reshape(1, 1, 64, 64).repeat(1, 3, 1, 1)
     shares = torch.linspace(0.05, 0.95, 19)
@@ -72,15 +72,15 @@ def test_precision_is_kept(method):
 @pytest.mark.parametrize(
     ("images", "reference", "method", "strength", "message"),
     [
-        (IMAGE[:, :1], REFERENCE, "mean_std", 1.0, r"the pictures have shape \[1, 1, 24, 24\]"),
+        (IMAGE[:, :1], REFERENCE, "mean_std", 1.0, r"the images have shape \[1, 1, 24, 24\]"),
         (IMAGE, REFERENCE[0], "mean_std", 1.0, r"the reference have shape \[3, 24, 24\]"),
         (IMAGE, REFERENCE[..., :0], "mean_std", 1.0, "the reference have shape"),
-        (IMAGE.repeat(3, 1, 1, 1), REFERENCE.repeat(2, 1, 1, 1), "mean_std", 1.0, "3 pictures and 2 references"),
+        (IMAGE.repeat(3, 1, 1, 1), REFERENCE.repeat(2, 1, 1, 1), "mean_std", 1.0, "3 images and 2 references"),
         (IMAGE / 0, REFERENCE, "mean_std", 1.0, "not finite"),
         (IMAGE, REFERENCE, "wavelet", 1.0, "no colour matching 'wavelet'; choose from mean_std, histogram"),
         (IMAGE, REFERENCE, "mean_std", 1.5, "strength: 1.5 is out of range; choose a number from 0 to 1"),
     ],
 )
-def test_what_is_not_possible_is_said(images, reference, method, strength, message):
+def test_what_is_not_possible_is_reported(images, reference, method, strength, message):
     with pytest.raises(ValueError, match=message):
         match_colour(images, reference, method, strength)

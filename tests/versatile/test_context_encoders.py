@@ -120,8 +120,8 @@ def test_a_mask_of_ones_hides_nothing(image_encoder):
     close(context_of(image_encoder, pixels("b"), torch.ones(1, 1, 7, 9)).tokens, CASE["out/b_nonsquare"])
 
 
-def test_a_mask_lies_over_the_whole_picture(image_encoder):
-    """Of a wide picture CLIP sees the middle; what a mask hides at its edges was not seen anyway."""
+def test_a_mask_lies_over_the_whole_image(image_encoder):
+    """Of a wide image CLIP sees the middle; what a mask hides at its edges was not seen anyway."""
     edges = cut(96, 160, 0, 96, 0, 30) * cut(96, 160, 0, 96, 130, 160)
     close(context_of(image_encoder, pixels("b"), edges).tokens, CASE["out/b_nonsquare"])
 
@@ -136,7 +136,7 @@ def test_focus_and_weight(image_encoder):
     close(context_of(image_encoder, pixels("a"), weight=2.0, focus=0.2).tokens, 2 * moved)
 
 
-def test_focus_of_a_hidden_picture_stays_nothing(image_encoder):
+def test_focus_of_a_hidden_image_stays_nothing(image_encoder):
     """Which gave NaN in the original."""
     for level in (0.2, 0.8):
         assert not context_of(image_encoder, pixels("a"), MASKS["zero"], focus=level).tokens.any()
@@ -155,7 +155,7 @@ def test_an_error_with_a_mask_leaves_the_encoder_as_it_was(image_encoder):
         (torch.rand(1, 1, 64, 64), {}, r"takes images \[B, 3, H, W\] in 0..1, not \[1, 1, 64, 64\]"),
         (torch.rand(1, 4, 64, 64), {}, r"not \[1, 4, 64, 64\]"),
         (torch.rand(3, 64, 64), {}, r"not \[3, 64, 64\]"),
-        ("a picture", {}, "is a str: give a tensor"),
+        ("an image", {}, "is a str: give a tensor"),
         (torch.rand(0, 3, 64, 64), {}, "pixels of a prompt are empty"),
         (torch.rand(2, 3, 64, 64), {"mask": torch.ones(3, 1, 8, 8)}, r"mask is \[3, 1, 8, 8\]: give one of \[2, 1"),
         (torch.rand(2, 3, 64, 64), {"mask": torch.ones(8, 8)}, r"mask is \[8, 8\]: give one of"),

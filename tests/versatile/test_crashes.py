@@ -1,6 +1,6 @@
 """Where Versatile Diffusion's original crashes or goes wrong in silence (SPEC_VD section 9).
 
-What is tested elsewhere: files of a wrong layout (`test_files`), masks after an error and pictures that are hidden
+What is tested elsewhere: files of a wrong layout (`test_files`), masks after an error and images that are hidden
 altogether (`test_context_encoders`), mixtures for texts (`test_networks`), runs of 3 steps (`diffuser`).
 """
 
@@ -45,12 +45,12 @@ def test_a_start_that_is_hardly_kept(versatile, text):
     assert calls == [(1, 2), (2, 2)]
 
 
-def test_a_picture_with_one_channel_to_start_from(versatile, text):
+def test_an_image_with_one_channel_to_start_from(versatile, text):
     with pytest.raises(ValueError, match="give three channels"):
         versatile.generate(text, ["image"], start=torch.rand(1, 1, 32, 32), fidelity=0.5, **SMALL)
 
 
-def test_no_pictures_at_all(versatile, text):
+def test_no_images_at_all(versatile, text):
     with pytest.raises(ValueError, match="There is no context: give at least one"):
         mix([(concatenate([]), 0.5), (text, 0.5)])
 
@@ -94,12 +94,12 @@ def test_inputs_stay_as_they_are(versatile, text):
     assert all(torch.equal(a, b) for a, b in zip(before, (start["image"], text.tokens, text.unconditional)))
 
 
-def test_several_pictures_with_focus_at_once(versatile):
-    """The original edits one picture at a time, and gives another result each time."""
-    pictures = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    both = versatile.context("image", pictures, focus=0.3).tokens
+def test_several_images_with_focus_at_once(versatile):
+    """The original edits one image at a time, and gives another result each time."""
+    images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    both = versatile.context("image", images, focus=0.3).tokens
     for i in range(2):
-        alone = versatile.context("image", pictures[i : i + 1], focus=0.3).tokens
+        alone = versatile.context("image", images[i : i + 1], focus=0.3).tokens
         torch.testing.assert_close(both[i : i + 1], alone, atol=1e-4, rtol=0)
 
 

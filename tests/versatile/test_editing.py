@@ -44,7 +44,7 @@ def test_every_sample_of_a_batch_is_edited_by_itself(level):
     assert not edited[2].any()
 
 
-def test_levels_keep_the_components_they_say():
+def test_levels_keep_their_components():
     before = decompose(TOKENS, 64)[3][0]
     kept = {-2: before[2:50], -1: before[1:50], 1: before[:10], 2: before[:2]}
     for level, wanted in kept.items():
@@ -66,6 +66,6 @@ def test_levels_keep_the_components_they_say():
         (lambda: low_rank(TOKENS / 0, 1), "not finite"),
     ],
 )
-def test_what_is_not_possible_is_said(call, message):
+def test_what_is_not_possible_is_reported(call, message):
     with pytest.raises(ValueError, match=message):
         call()

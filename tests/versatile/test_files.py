@@ -1,4 +1,4 @@
-"""Versatile Diffusion's published files: names in both layouts, loading, and telling them from CoDi's."""
+"""Versatile Diffusion's published files: names in both layouts, loading, and the distinction from CoDi's."""
 
 import gzip
 import json
@@ -181,7 +181,7 @@ def test_networks_without_what_they_share_are_not_taken_for_others(tmp_path, as_
 
 
 def test_a_missing_tensor_names_file_and_part(tmp_path, as_published, layouts):
-    """The original loads whatever fits and says nothing."""
+    """The original loads whatever fits without a message."""
     state = {key: value for key, value in layouts["new"].items() if key != "diffuser.text.data_blocks.29.0.2.weight"}
     [path] = versatile_files.save_files(tmp_path, state).values()
     with pytest.raises(ValueError, match=f"{FOUR_FLOW} lacks 1 of the .* of diffuser.text, such as out.2.weight"):
@@ -230,7 +230,7 @@ def test_inspect(tmp_path, as_published, small, layouts, layout):
     }
 
 
-def test_inspect_tells_which_file_is_missing(tmp_path, as_published, layouts, capsys):
+def test_inspect_names_the_missing_files(tmp_path, as_published, layouts, capsys):
     files = versatile_files.save_files(tmp_path, layouts["new"], bare=True)
     assert main(["inspect", str(files[IMAGE_VAE])]) == 0
     out = capsys.readouterr().out

@@ -29,7 +29,7 @@ def test_every_sample_of_a_batch_is_edited_by_itself(level):
     torch.testing.assert_close(focus(batch, level).std((1, 2)), batch.std((1, 2)))
 
 
-def test_the_middle_changes_nothing_and_the_ends_do_what_they_say():
+def test_the_middle_changes_nothing_and_the_ends_are_semantic_and_style():
     assert focus(SMALL, 0.5) is SMALL and torch.equal(focus_local(SMALL[:, :5], 0.5), SMALL[:, :5])
     before = decompose(SMALL, RANK)[3]
     semantic, style = (decompose(focus(SMALL, level), RANK)[3] for level in (0.0, 1.0))
@@ -89,6 +89,6 @@ def test_the_first_token_is_left_alone():
         (SMALL / 0, 0.2, "not finite"),
     ],
 )
-def test_what_is_not_possible_is_said(tokens, level, message):
+def test_what_is_not_possible_is_reported(tokens, level, message):
     with pytest.raises(ValueError, match=message):
         focus(tokens, level)

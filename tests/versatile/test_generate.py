@@ -25,7 +25,7 @@ def versatile():
 
 
 @pytest.fixture(scope="module")
-def picture():
+def pixels():
     return torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
 
@@ -35,8 +35,8 @@ def text(versatile):
 
 
 @pytest.fixture(scope="module")
-def image(versatile, picture):
-    return versatile.context("image", picture)
+def image(versatile, pixels):
+    return versatile.context("image", pixels)
 
 
 def latents(versatile, contexts, output="image", **options):
@@ -82,52 +82,52 @@ def test_mixing_by_layer_is_drawn_from_the_seed(versatile, text, image):
     torch.testing.assert_close(latents(versatile, only), latents(versatile, text), atol=1e-4, rtol=1e-4)
 
 
-class Listener:
-    """Records what a diffuser is told."""
+class Recorder:
+    """Records the contexts of a diffuser's calls."""
 
     def __init__(self, diffuser):
-        self.diffuser, self.told = diffuser, []
+        self.diffuser, self.contexts = diffuser, []
 
     @property
     def num_shared_layers(self):
         return self.diffuser.num_shared_layers
 
     def __call__(self, latents, timesteps, context, **options):
-        self.told.append((context, options.get("drawn")))
+        self.contexts.append((context, options.get("drawn")))
         return self.diffuser(latents, timesteps, context, **options)
 
 
-def run(listener, prompt, guidance, **options):
+def run(recorder, prompt, guidance, **options):
     noise = {"image": stream_noise((1, 4, 8, 8), 0, "image")}
-    return sample(listener, noise, prompt, steps=1, guidance=guidance, sampler="ddim", **options)["image"]
+    return sample(recorder, noise, prompt, steps=1, guidance=guidance, sampler="ddim", **options)["image"]
 
 
 def test_every_prediction_of_a_step_has_the_same_draw(versatile, text, image):
-    listener = Listener(versatile.diffuser)
-    run(listener, mix([(text, 1), (image, 1)], mixing="layer"), 3.0)
-    (_, first), (_, second) = listener.told
+    recorder = Recorder(versatile.diffuser)
+    run(recorder, mix([(text, 1), (image, 1)], mixing="layer"), 3.0)
+    (_, first), (_, second) = recorder.contexts
     assert first == second and set(first) == {0, 1}
 
 
 def test_guidance_1_asks_for_the_contexts_alone(versatile, text, image):
-    listener = Listener(versatile.diffuser)
-    run(listener, mix([(text, 1), (image, 3)]), 1.0)
-    [(told, _)] = listener.told
-    assert [(kind, ratio) for kind, _, ratio in told] == [("text", 0.25), ("image", 0.75)]
-    assert torch.equal(told[0][1], text.tokens) and torch.equal(told[1][1], image.tokens)
+    recorder = Recorder(versatile.diffuser)
+    run(recorder, mix([(text, 1), (image, 3)]), 1.0)
+    [(contexts, _)] = recorder.contexts
+    assert [(kind, ratio) for kind, _, ratio in contexts] == [("text", 0.25), ("image", 0.75)]
+    assert torch.equal(contexts[0][1], text.tokens) and torch.equal(contexts[1][1], image.tokens)
 
 
 def test_guidance_for_each_context(versatile, text, image):
-    """Equal scales are one scale; 0 for a context takes its influence away; the last one's predictions build on it."""
+    """Equal scales are one scale; 0 for a context removes its influence; the last one's predictions build on it."""
     mixed = mix([(text, 1), (image, 1)])
-    listener = Listener(versatile.diffuser)
-    torch.testing.assert_close(run(listener, mixed, [3.0, 3.0]), run(listener, mixed, 3.0), atol=0, rtol=0)
-    assert len(listener.told) == 4
+    recorder = Recorder(versatile.diffuser)
+    torch.testing.assert_close(run(recorder, mixed, [3.0, 3.0]), run(recorder, mixed, 3.0), atol=0, rtol=0)
+    assert len(recorder.contexts) == 4
     blind = MixedContext((text, dataclasses.replace(image, tokens=image.unconditional)), mixed.ratios)
-    torch.testing.assert_close(run(listener, mixed, [3.0, 0.0]), run(listener, blind, 3.0), atol=1e-4, rtol=1e-4)
-    listener.told.clear()
-    run(listener, mixed, [1.0, 4.0])
-    assert len(listener.told) == 2  # the unconditional prediction would cancel
+    torch.testing.assert_close(run(recorder, mixed, [3.0, 0.0]), run(recorder, blind, 3.0), atol=1e-4, rtol=1e-4)
+    recorder.contexts.clear()
+    run(recorder, mixed, [1.0, 4.0])
+    assert len(recorder.contexts) == 2  # the unconditional prediction would cancel
 
 
 @pytest.mark.parametrize(
@@ -198,11 +198,11 @@ def test_more_fidelity_is_closer_to_the_start(versatile, text):
     assert distances == sorted(distances, reverse=True) and distances[-1] == 0
 
 
-def test_pictures_to_start_from(versatile, text, picture):
-    out = versatile.generate(text.expand(2), ["image"], start=picture, fidelity=1.0, **SMALL)["image"]
-    assert torch.equal(out, picture.expand(2, -1, -1, -1))
-    near = versatile.generate(text, ["image"], start=picture, fidelity=0.5, **SMALL)["image"]
-    encoded = {"image": versatile.encode("image", picture)}
+def test_images_to_start_from(versatile, text, pixels):
+    out = versatile.generate(text.expand(2), ["image"], start=pixels, fidelity=1.0, **SMALL)["image"]
+    assert torch.equal(out, pixels.expand(2, -1, -1, -1))
+    near = versatile.generate(text, ["image"], start=pixels, fidelity=0.5, **SMALL)["image"]
+    encoded = {"image": versatile.encode("image", pixels)}
     same = versatile.generate(text, ["image"], start=encoded, fidelity=0.5, **SMALL)["image"]
     assert torch.equal(near, same)
 
@@ -285,16 +285,16 @@ def test_what_is_no_context(versatile, kind, content, options, message):
         versatile.context(kind, content, **options)
 
 
-def test_a_model_without_the_encoder(picture):
+def test_a_model_without_the_encoder(pixels):
     codi = cb.CoDi(dataclasses.replace(VERSATILE, image_encoder=None))
     with pytest.raises(ValueError, match="no image encoder; it has text"):
-        codi.context("image", picture)
+        codi.context("image", pixels)
 
 
-def test_the_command(versatile, tmp_path, picture, capsys):
+def test_the_command(versatile, tmp_path, pixels, capsys):
     """`codi generate` mixes prompts in the attention, and loads what the flows at hand need."""
     model, out = save(tmp_path / "small.safetensors", versatile), tmp_path / "out"
-    to_pil(picture[0]).save(tmp_path / "cat.png")
+    to_pil(pixels[0]).save(tmp_path / "cat.png")
     command = [
         "generate",
         "--model",
@@ -325,7 +325,7 @@ def test_the_command(versatile, tmp_path, picture, capsys):
 
 
 def test_concatenated_contexts(text, image):
-    """All of one kind; where one leads away from something of its own for texts, so do all."""
+    """All of one kind; where one has unconditional tokens of its own for texts, so have all."""
     plain = Context("image", image.tokens[:, :3], image.unconditional[:, :3])
     both = concatenate([image.expand(2), plain])
     assert both.tokens.shape == (2, 68, 32) and torch.equal(both.tokens[:, 65:], plain.tokens.expand(2, -1, -1))

@@ -75,7 +75,7 @@ def tokens(kind, count=4, batch=2):
 
 
 @pytest.mark.parametrize("output", ["image", "text"])
-def test_contexts_are_averaged_in_every_slot(deep, output):
+def test_contexts_are_averaged_at_every_place(deep, output):
     """Two shares of one context are that context; a text output mixes as an image does, which crashed the original."""
     when, text, image = torch.tensor([981, 17]), tokens("text"), tokens("image")
 
@@ -92,7 +92,7 @@ def test_contexts_are_averaged_in_every_slot(deep, output):
 
 
 @pytest.mark.parametrize("output", ["image", "text"])
-def test_one_context_may_be_drawn_for_every_slot(deep, output):
+def test_one_context_may_be_drawn_for_every_place(deep, output):
     when, contexts = torch.tensor([981, 17]), [("text", tokens("text"), 0.3), ("image", tokens("image"), 0.7)]
 
     def run(contexts, drawn=None):

@@ -1,4 +1,4 @@
-"""The released sampler on the original's own runs, and how it begins close to a picture (SPEC_VD section 5)."""
+"""The released sampler on the original's own runs, and how it begins close to an image (SPEC_VD section 5)."""
 
 import json
 

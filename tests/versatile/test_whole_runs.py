@@ -1,4 +1,4 @@
-"""Whole runs of the original, from texts and pictures to what a person sees and reads (SPEC_VD section 5)."""
+"""Whole runs of the original, from texts and images to pixels and texts (SPEC_VD section 5)."""
 
 import numpy as np
 import pytest
@@ -17,8 +17,8 @@ def codi():
     return by_rule(CoDiConfig.from_reference(read("e2e_t2i")[0]))
 
 
-def picture(case, name="image"):
-    """A picture as the original brings it to the size that it works with: squeezed."""
+def squeezed(case, name="image"):
+    """An image as the original resizes it: squeezed."""
     squeezed = Image.fromarray(case[f"in/{name}"].numpy()).resize((64, 64), Image.Resampling.BICUBIC)
     return torch.from_numpy(np.array(squeezed)).permute(2, 0, 1)[None] / 255
 
@@ -28,19 +28,19 @@ def text_to_image(codi, meta, case):
 
 
 def image_alone(codi, meta, case):
-    return codi.context("image", picture(case))
+    return codi.context("image", squeezed(case))
 
 
 def dual(codi, meta, case):
-    return mix([(codi.context("text", meta["texts"]), 0.7), (codi.context("image", picture(case)), 0.3)])
+    return mix([(codi.context("text", meta["texts"]), 0.7), (codi.context("image", squeezed(case)), 0.3)])
 
 
 def without_text(codi, meta, case):
-    return codi.context("image", picture(case), focus=0.8)
+    return codi.context("image", squeezed(case), focus=0.8)
 
 
 def several(codi, meta, case):
-    first, second = picture(case, "image_0"), picture(case, "image_1")
+    first, second = squeezed(case, "image_0"), squeezed(case, "image_1")
     return concatenate(
         [
             codi.context("image", first),

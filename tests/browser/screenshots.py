@@ -1,6 +1,6 @@
-"""Run graphs in the editor, and keep pictures of them: for the documentation, and as a start for thumbnails.
+"""Run graphs in the editor, and keep screenshots of them: for the documentation, and as a start for thumbnails.
 
-python tests/browser/pictures.py OUT GRAPH.json ... writes OUT/GRAPH.png, and OUT/GRAPH.json as the editor saves it.
+python tests/browser/screenshots.py OUT GRAPH.json ... writes OUT/GRAPH.png, and OUT/GRAPH.json as the editor saves it.
 Graphs may be in the UI or the API format; `--locale zh` shows them in Chinese, `--as-is` does not run them.
 """
 
