@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .noise_levels import NoiseConvention, sigmas, translate, translate_back
 
-POST_CFG, NO_SHORTCUT = "sampler_post_cfg_function", "disable_cfg1_optimization"
+POST_CFG = "sampler_post_cfg_function"
 MASK_FUNCTION = "denoise_mask_function"
 
 

@@ -31,7 +31,7 @@ def flow_sigmas(sigmas):
 def test_models_of_one_convention_are_as_alone(couple, names, lead):
     """Noise prediction beside noise prediction and V, flow beside flow; the sigmas are the lead's."""
     case = Case.of(*names, empty=False)
-    sigmas = sigmas_of(case.guiders[lead].model_patcher)
+    sigmas = sigmas_of(case.guiders[lead].model_patcher, steps=3)
     if names[lead] == "flux":
         # At 1, where the ratio of noise is infinite, some samplers ask the model's schedule for a sigma below.
         assert_each_as_alone(couple, case, sigmas, ("euler", "dpm_2", "ipndm", "euler_cfg_pp"), lead)
@@ -90,7 +90,8 @@ def test_beyond_its_range_a_model_gets_unit_variance_at_its_last_sigma(couple):
 @pytest.mark.parametrize("name", STOCHASTIC)
 def test_samplers_with_noise_run(couple, name):
     """Their noise is drawn for the packed latent; of a batch of one the first stream's is as alone."""
-    for names in (("sd15", "stable_audio"), ("flux", "sd15")):
+    # The adaptive one takes many steps for random weights.
+    for names in [("sd15", "stable_audio"), ("flux", "sd15")][: 1 if name == "dpm_adaptive" else 2]:
         case = Case.of(*names)
         sigmas = sigmas_of(case.guiders[0].model_patcher, steps=3)
         first, again = (together(couple(case), case, sigmas, name) for _ in range(2))
