@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import comfy.model_management as mm
+from comfy.model_patcher import ModelPatcher
 from comfy.sampler_helpers import estimate_memory, get_additional_models
 
 from .coupled_stream import Stream
@@ -27,7 +27,7 @@ class LoadedTogether:
 
     def __init__(self, streams: Sequence[Stream], reserved: int = 0):
         self.streams = streams
-        self._additional: dict[int, list] = {}
+        self._additional: dict[int, list[ModelPatcher]] = {}
         needs = [self._need(stream) for stream in streams]
         self.required, self.minimum = (max(values) + reserved for values in zip(*needs))
 
@@ -35,23 +35,26 @@ class LoadedTogether:
         """Bytes that a stream's model takes to run: the usual number, and the smallest one."""
         patcher, conds = stream.patcher, getattr(stream.guider, "original_conds", {})
         models, inference = get_additional_models(conds, patcher.model_dtype())
-        self._additional[id(stream)] = [*models, *patcher.get_nested_additional_models()]
+        # Some guiders have a second model, such as one for the negative prompt.
+        others = [one for one in vars(stream.guider).values() if isinstance(one, ModelPatcher) and one is not patcher]
+        self._additional[id(stream)] = [*others, *models, *patcher.get_nested_additional_models()]
         required, minimum = estimate_memory(patcher, stream.noise.shape, conds)
         return required + inference, minimum + inference
 
     def load(self, first: Stream | None = None) -> None:
         """Load all models; where several streams have the same one, with the patches of `first`."""
         ordered = sorted(self.streams, key=lambda stream: stream is not first)
-        distinct: dict[int, Any] = {}
-        for stream in ordered:
-            distinct.setdefault(id(stream.patcher.model), stream.patcher)
-        models = [*distinct.values(), *(model for stream in ordered for model in self._models(stream)[1:])]
-        mm.load_models_gpu(models, memory_required=self.required, minimum_memory_required=self.minimum)
+        rows = [self._models(stream) for stream in ordered]
+        distinct: dict[int, ModelPatcher] = {}
+        for patcher in [*(row[0] for row in rows), *(one for row in rows for one in row[1:])]:
+            distinct.setdefault(id(patcher.model), patcher)
+        mm.load_models_gpu(list(distinct.values()), memory_required=self.required, minimum_memory_required=self.minimum)
 
-    def _models(self, stream: Stream) -> list[Any]:
-        # The guider knows more of them once it is entered.
-        more = getattr(stream.guider, "loaded_models", None) or self._additional[id(stream)]
-        return [stream.patcher, *more]
+    def _models(self, stream: Stream) -> list[ModelPatcher]:
+        """The models of a stream, that of its guider first."""
+        # Hooks may add some when the guider is entered.
+        more = getattr(stream.guider, "loaded_models", ())
+        return list(dict.fromkeys([stream.patcher, *self._additional[id(stream)], *more]))
 
     def activate(self, stream: Stream) -> None:
         """Prepare the model of a stream, which may have been unloaded or patched for another stream."""

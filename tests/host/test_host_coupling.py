@@ -175,6 +175,26 @@ def test_guiders_of_the_core_are_as_alone(couple):
         assert_each_as_alone(couple, case, sigmas_of(model), ("euler", "dpmpp_2m", "euler_cfg_pp"))
 
 
+def test_guiders_of_two_models_and_three_prompts(couple):
+    """A model for the negative prompt, which comes back as well; and the perpendicular negative prompt."""
+    import comfy.model_management as mm
+    import comfy_extras.nodes_custom_sampler as custom
+    from comfy_extras.nodes_perpneg import Guider_PerpNeg
+
+    case = Case.of("sd15", "sdxl")
+    dual = custom.Guider_DualModel(core.build("sd15"), core.build("sd15", seed=9))
+    dual.set_conds(core.conditioning("sd15"), core.conditioning("sd15", 1))
+    dual.set_cfg(3.0)
+    perpendicular = Guider_PerpNeg(core.build("sdxl"))
+    perpendicular.set_conds(*(core.conditioning("sdxl", seed) for seed in range(3)))
+    perpendicular.set_cfg(3.0, 1.0)
+    case.guiders = [dual, perpendicular]
+    sigmas = sigmas_of(dual.model_patcher)
+    assert_each_as_alone(couple, case, sigmas, ("euler", "dpmpp_2m"))
+    results = together(couple(case), case, sigmas, callback=lambda *given: mm.unload_all_models())
+    assert all(torch.equal(result, alone(case, i, sigmas)) for i, result in enumerate(results))
+
+
 def test_one_model_in_several_guiders(couple):
     """The same MODEL, the same GUIDER, and clones with patches of their own, hooks included."""
     import comfy.sd
