@@ -229,6 +229,36 @@ def test_partly_loaded_models_are_as_whole_ones(couple):
     assert all(torch.equal(a, b) for a, b in zip(results, expected))
 
 
+def test_a_device_too_small_for_the_models_changes_nothing(couple, coupler_of, monkeypatch):
+    """The CPU as a device on which the memory manager finds no room: it loads models in part, LoRAs on the fly."""
+    import comfy.model_management as mm
+
+    case, coupler = Case.of("sd15", "flux"), coupler_of("sd15", "flux")
+    case.guiders[0] = core.guider("sd15", with_lora(case.guiders[0].model_patcher))
+    sigmas = sigmas_of(case.guiders[0].model_patcher)
+    expected = together(couple(case, coupler=coupler, weight=3.0), case, sigmas)
+    mm.unload_all_models()
+    monkeypatch.setattr(mm, "is_device_cpu", lambda device: False)
+    monkeypatch.setattr(mm, "lowvram_available", True)
+    monkeypatch.setattr(mm, "vram_state", mm.VRAMState.NORMAL_VRAM)
+    room = 1e6  # bytes
+    monkeypatch.setattr(
+        mm, "get_free_memory", lambda device=None, torch_free_too=False: (room, room) if torch_free_too else room
+    )
+    loaded = []
+
+    def look(*given):
+        loaded.extend(
+            (type(one.model.model).__name__, one.model.model.model_lowvram) for one in mm.current_loaded_models
+        )
+
+    results = together(couple(case, coupler=coupler, weight=3.0), case, sigmas, callback=look)
+    assert set(loaded) == {("BaseModel", True), ("Flux", True), ("Coupler", False)}
+    for one, other in zip(results, expected):
+        torch.testing.assert_close(one, other, atol=1e-3 * float(other.std()), rtol=1e-3)
+    mm.unload_all_models()
+
+
 def test_the_callback_gets_what_each_model_predicts(couple):
     """In its own units, held streams as they are; the last is what the sampler ends with."""
     case = Case.of("sd15", "flux", "stable_audio", empty=False)
