@@ -124,6 +124,18 @@ def test_saving_and_loading(host, run_node, trained, folder):
     assert node.fingerprint_inputs(coupler=choice) != before
 
 
+def test_the_built_in_coupler_is_of_the_small_models_latents(host, run_node):
+    choice = host.module("nodes.runtime.coupler_files").BUILT_IN
+    if not host.module("codi_backend.presets.mini").COUPLER.is_file():
+        with pytest.raises(ValueError, match=r"^coupler: there is no 'mini \(built in\)'"):
+            run_node("CoDiLoadCoupler", coupler=choice)
+        pytest.skip("no built-in coupler in this checkout")
+    (loaded,) = run_node("CoDiLoadCoupler", coupler=choice)
+    shapes = host.module("codi_backend.modalities").latent_shape
+    config = host.node("CoDiLoadModel").execute(checkpoint=choice).args[0].model.codi_config
+    loaded.match([(1, *shapes(config, name)) for name in ("image", "audio")])
+
+
 def test_files_that_are_no_couplers(host, run_node):
     folder = host.models.parent / "codi_couplers"
     folder.mkdir(exist_ok=True)
