@@ -12,10 +12,15 @@ _HOMES = {
     "CoDi": "pipeline",
     "CoDiConfig": "config",
     "Context": "conditioning.context",
+    "CoupledStream": "sampling.couple",
+    "Coupler": "models.coupler",
     "MixedContext": "conditioning.context",
     "Prompt": "conditioning.prompt",
     "concatenate": "conditioning.context",
+    "couple": "sampling.couple",
+    "from_diffusers": "sampling.noise_levels",
     "interpolate": "conditioning.prompt",
+    "load_coupler": "checkpoints.coupler_file",
     "mix": "conditioning.context",
 }
 __all__ = list(_HOMES)

@@ -48,7 +48,9 @@ def test_a_coupler_learns_which_latents_belong_together(fitted):
     rows = retrieval(coupler, latents, (0.1, 20.0))
     distinct = float((label[:, None] == label).float().sum(1).reciprocal().mean())  # of duplicates one is right
     assert rows[0]["accuracy"] > 0.8 * distinct and rows[1]["accuracy"] < 0.5 * distinct
-    assert [row["step"] for row in history] == list(range(1, 61)) and retrieval(new_coupler(latents), latents)[0]["accuracy"] < 0.1
+    assert [row["step"] for row in history] == list(range(1, 61)) and retrieval(new_coupler(latents), latents)[0][
+        "accuracy"
+    ] < 0.1
     assert reported[-1][:2] == (60, 60)
 
 
