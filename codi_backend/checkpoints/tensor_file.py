@@ -92,7 +92,7 @@ class TensorFile:
         try:
             self._file = safe_open(self.path, "pt")
         except (SafetensorError, OSError, ValueError, MemoryError) as error:
-            reason = str(error).removeprefix("Error while deserializing header: ")
+            reason = repr(str(error).removeprefix("Error while deserializing header: "))[1:-1]  # names may have breaks
             cut = "it is cut short" if "incomplete" in reason else "its header is damaged"
             raise ValueError(
                 f"{self.path.name} cannot be read as safetensors ({reason}): {cut}; fetch or convert it again."

@@ -8,8 +8,6 @@ from torch import Tensor
 
 from ...codi_backend.sampling.best_of_n import select
 from ..runtime.latent_packing import (
-    names_of,
-    require_content,
     require_latent,
     samples_of,
     split,
@@ -18,6 +16,7 @@ from ..runtime.latent_packing import (
     with_masks,
 )
 from ..runtime.model import Model
+from ..runtime.sample_wrapper import check_latent
 from ..runtime.types import CATEGORY
 from .empty import codi_config
 
@@ -42,7 +41,7 @@ class CoDiPickBest(io.ComfyNode):
     @classmethod
     def execute(cls, model, samples) -> io.NodeOutput:
         config, streams = codi_config(model), split(samples_of(samples))
-        names = names_of([stream.shape for stream in streams], config, "samples")
+        names = check_latent([stream.shape for stream in streams], config, "samples")
         if len(names) < 2:
             raise ValueError(
                 "samples: results are scored by the agreement of their streams, but there is only one stream; switch "
@@ -53,10 +52,7 @@ class CoDiPickBest(io.ComfyNode):
                 f"model: {config.name!r} has no latent alignment for {', '.join(unaligned)} to score results with; "
                 "load a later edition."
             )
-        if len({len(stream) for stream in streams}) > 1:
-            raise ValueError("samples: the streams differ in their number of results; make the batch sizes equal.")
         for name, stream in zip(names, streams):
-            require_content(stream.shape, "samples")
             require_latent(stream, "samples", name)
         best = _best(model, samples["samples"], names)
 

@@ -86,37 +86,40 @@ def _check_windows(model_options: dict, names: list[str]) -> None:
         )
 
 
-def check_latent(shapes: Sequence[Sequence[int]], config: CoDiConfig) -> list[str]:
-    """The modalities of the streams of a latent. `ValueError` for one that the model cannot denoise."""
+def check_latent(shapes: Sequence[Sequence[int]], config: CoDiConfig, source: str = "latent_image") -> list[str]:
+    """The modalities of the streams of a latent.
+
+    `ValueError` about the node's input `source` if the model cannot denoise one of them.
+    """
     for shape in shapes:
-        require_content(shape, "latent_image")
-    names = names_of(shapes, config)
+        require_content(shape, source)
+    names = names_of(shapes, config, source)
     if len({shape[0] for shape in shapes}) > 1:
         sizes = ", ".join(f"{name} {shape[0]}" for name, shape in zip(names, shapes))
         raise ValueError(
-            f"latent_image: the batch sizes of the streams differ ({sizes}); give all of them the same batch size."
+            f"{source}: the batch sizes of the streams differ ({sizes}); give all of them the same batch size."
         )
     for name, shape in zip(names, shapes):
-        _check_size(name, shape, config.diffuser.networks[modality(name).network], config)
+        _check_size(name, shape, config.diffuser.networks[modality(name).network], config, source)
     return names
 
 
-def _check_size(name: str, shape: Sequence[int], network: UNetConfig, config: CoDiConfig) -> None:
+def _check_size(name: str, shape: Sequence[int], network: UNetConfig, config: CoDiConfig, source: str) -> None:
     if name == "text":
         return
     multiple = multiple_of(network)
     if any(size % multiple for size in shape[-2:]):
         autoencoder = config.audio_autoencoder if name == "audio" else config.image_autoencoder
         raise ValueError(
-            f"latent_image: the {name} latent is {shape[-2]} x {shape[-1]}, where the model {config.name!r} needs "
+            f"{source}: the {name} latent is {shape[-2]} x {shape[-1]}, where the model {config.name!r} needs "
             f"multiples of {multiple}{_remedy(autoencoder, multiple)}."
         )
     if name == "video" and not network.temporal:
         raise ValueError(
-            f"latent_image: the model {config.name!r} makes images, not videos; switch video off in CoDi Empty Latent."
+            f"{source}: the model {config.name!r} makes images, not videos; switch video off in CoDi Empty Latent."
         )
     if name == "video" and not 1 <= shape[2] <= MAX_FRAMES:
-        raise ValueError(f"latent_image: the video latent has {shape[2]} frames; give it 1 to {MAX_FRAMES}.")
+        raise ValueError(f"{source}: the video latent has {shape[2]} frames; give it 1 to {MAX_FRAMES}.")
 
 
 def _remedy(autoencoder, multiple: int) -> str:

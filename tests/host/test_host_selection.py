@@ -56,7 +56,8 @@ def test_what_cannot_be_compared(host, run_node, tiny, empty, results, monkeypat
     image, audio = results["samples"].unbind()
     for samples, message in (
         (empty(image=True, audio=False, video=False, text=False), "only one stream; switch another on"),
-        ({"samples": join([image, audio[:2]])}, "differ in their number of results; make the batch sizes equal"),
+        ({"samples": join([image, audio[:2]])}, "the batch sizes of the streams differ"),
+        ({"samples": join([image, audio[:, :, :3]])}, "the audio latent is 3 x"),
         ({"samples": join([image, audio * float("nan")])}, "the audio latent holds values that are not finite"),
         ({"samples": join([image[:0], audio[:0]])}, "this latent is empty"),
     ):

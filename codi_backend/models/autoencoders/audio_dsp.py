@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from ...config import MelConfig
 
-_MAX_TERM = 2000
+_MAX_TERM = 2000  # of the ratio of two rates; for very different ones, the geometric mean of its terms
 # torchaudio's defaults: zero crossings of the filter on each side, and its cutoff as a fraction of the band.
 _ZERO_CROSSINGS, _ROLLOFF = 6, 0.99
 _MOMENTUM = 0.99
@@ -71,7 +71,9 @@ def resample(waveform: Tensor, sample_rate: int, target: int) -> Tensor:
     if waveform.numel() == 0:
         return waveform.new_zeros(*waveform.shape[:-1], -(-waveform.shape[-1] * target // sample_rate))
     low, high = sorted((sample_rate, target))
-    ratio = Fraction(low, high).limit_denominator(max(_MAX_TERM, high // low))
+    # The filter has about as many values as the product of the terms.
+    most = max(round(_MAX_TERM * math.sqrt(high / low)), high // low)
+    ratio = Fraction(low, high).limit_denominator(most)
     up, down = ratio.as_integer_ratio() if target == low else ratio.as_integer_ratio()[::-1]
     samples = waveform.to(torch.promote_types(waveform.dtype, torch.float32))
     torchaudio = _torchaudio()

@@ -83,8 +83,8 @@ def test_phases_are_torchaudio_s(both, iterations, tolerance):
 def test_resampling_is_scipy_s(without_torchaudio, rates):
     """A polyphase filter with the same impulse response, sampled at the least common multiple of the rates."""
     signal = pytest.importorskip("scipy.signal", reason="SciPy is not installed")
-    ratio = 2000 if rates in ODD_RATES else None
     low, high = sorted(rates)
+    ratio = round(2000 * math.sqrt(high / low)) if rates in ODD_RATES else None
     low, high = audio_dsp.Fraction(low, high).limit_denominator(ratio or high).as_integer_ratio()
     up, down = (low, high) if rates[1] < rates[0] else (high, low)
     cutoff = 0.99 / max(up, down)
