@@ -1,7 +1,7 @@
 """How far streams of the built-in model agree on what the prompt leaves out, by the way in which they are coupled.
 
     python benchmarks/coupling.py [--streams image audio] [--held image] [--partial] [--count 200] [--coupler FILE]
-        [--methods independent environment coupler connectors] [--weight 4] [--steps 40] [--eta 2] [--threads 1]
+        [--methods independent environment coupler connectors] [--weight 5] [--steps 60] [--eta 1.5] [--threads 1]
 
 Every stream is denoised by its own network with alignment off, as if each were a model of its own; "connectors" is the
 model's latent alignment, without best-of-N. Prompts are empty, or with --partial they leave out half of the attributes.
@@ -132,9 +132,9 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=200)
     parser.add_argument("--coupler", type=Path, default=mini.COUPLER)
     parser.add_argument("--methods", nargs="+", default=METHODS, choices=METHODS)
-    parser.add_argument("--weight", type=float, default=4.0)
-    parser.add_argument("--steps", type=int, default=40)
-    parser.add_argument("--eta", type=float, default=2.0)
+    parser.add_argument("--weight", type=float, default=5.0)
+    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--eta", type=float, default=1.5)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int)

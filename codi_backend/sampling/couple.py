@@ -47,11 +47,11 @@ def couple(
     coupler: Coupler | EnvironmentCoupler | None = None,
     *,
     sigmas: Sequence[float] | None = None,
-    weight: float = 4.0,
+    weight: float = 5.0,
     start_percent: float = 0.0,
     end_percent: float = 1.0,
     held: Mapping[str, Tensor] | None = None,
-    eta: float = 1.0,
+    eta: float = 1.5,
     seed: int = 0,
     device: torch.device | str = "cpu",
     progress: Callable[[int, int], None] | None = None,
@@ -66,7 +66,7 @@ def couple(
     coupler : Coupler or EnvironmentCoupler, optional
         Its spaces are matched by shape. Without one the streams are independent.
     sigmas : sequence of float, optional
-        Falling noise levels that end with 0; by default 40 of `karras_sigmas`.
+        Falling noise levels that end with 0; by default 60 of `karras_sigmas`.
     weight : float
         Factor of the coupler's correction; 0 switches it off.
     start_percent, end_percent : float
@@ -97,7 +97,7 @@ def couple(
             raise ValueError(f"{name}: give a denoiser and a shape, or hold this stream.")
     if len({*(shapes[name][0] for name in names), *(len(z) for z in held.values())}) > 1:
         raise ValueError("shapes, held: the batch sizes differ; give all streams the same number of results.")
-    sigmas = list(sigmas or karras_sigmas(40))
+    sigmas = list(sigmas or karras_sigmas(60))
     steps = len(sigmas) - 1
     order = [*names, *held]
     spaces = (

@@ -12,7 +12,7 @@ from ..runtime.growing_inputs import growing, numbered
 from ..runtime.types import CATEGORY, CouplerType
 
 MAX_WEIGHT = 100.0
-DEFAULT_WEIGHT = 3.0
+DEFAULT_WEIGHT = 5.0
 
 
 class CoDiCoupleGuiders(io.ComfyNode):
