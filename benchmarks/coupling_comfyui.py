@@ -4,8 +4,8 @@
         [--eta 1.5]
 
 Every stream has a loader, an empty prompt and a CFGGuider of its own; CoDi Couple Guiders and SamplerCustomAdvanced run
-them. A held image shows another scene for each result. Needs ComfyUI (`COMFYUI_PATH`, by default ~/comfy/ComfyUI), on the
-CPU. Shares have 95% intervals. Readable: the judge finds colour, shape and count.
+them. A held image shows another scene for each result. Needs ComfyUI (`COMFYUI_PATH`, by default ~/comfy/ComfyUI), on
+the CPU. Shares have 95% intervals. Readable: the judge finds colour, shape and count.
 """
 
 from __future__ import annotations

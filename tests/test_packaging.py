@@ -46,7 +46,8 @@ def test_distribution_has_what_the_pack_needs_and_nothing_else(distributed):
         "workflows",
     }
     weights = PROJECT["tool"]["setuptools"]["package-data"]["codi_backend"]
-    assert weights == ["presets/mini_weights/*.safetensors", "presets/vd_mini_weights/*.safetensors"]
+    folders = ["presets/mini_weights/*.safetensors", "presets/vd_mini_weights/*.safetensors"]
+    assert weights == ["presets/mini_coupler.safetensors", *folders]
     for folder in ("presets/mini_weights", "presets/vd_mini_weights"):
         assert any(name.startswith(f"codi_backend/{folder}/") for name in distributed)
 

@@ -27,7 +27,7 @@ def pytest_runtest_makereport(item):
     return report
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def server(tmp_path_factory):
     if reason := _missing():
         pytest.skip(reason)
@@ -36,7 +36,7 @@ def server(tmp_path_factory):
     server.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # its event loop must not outlive this folder: ComfyUI's tests start their own
 def browser(server):
     from playwright.sync_api import sync_playwright
 
@@ -46,7 +46,7 @@ def browser(server):
         browser.close()
 
 
-@pytest.fixture(scope="session", params=["en", "zh"])
+@pytest.fixture(scope="module", params=["en", "zh"])
 def page(request, browser, server):
     """The editor, in English and in Chinese."""
     page = ComfyPage(browser, server.url, request.param)
