@@ -22,7 +22,7 @@ def editor(page):
     assert page.complaints == []
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def kinds(server):
     """Our nodes as the server describes them."""
     info = server.get("/object_info")
