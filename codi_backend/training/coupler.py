@@ -18,7 +18,7 @@ from .loop import Stage
 _LOG_MEAN, _LOG_DEVIATION = 0.3, 1.2
 _LOWEST, _HIGHEST = 0.02, 30.0
 # Share of the groups in which one stream is clean, as a held stream is.
-_HELD = 0.2
+_HELD = 0.4
 _TIME_WEIGHT = 0.2
 _VIDEO_EVERY, _IMAGES_PER_VIDEO = 4, 4  # steps between batches with videos, and how much smaller these are
 HELD_OUT = 64  # pairs that are kept from training, among which retrieval is measured
