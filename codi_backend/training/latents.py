@@ -59,6 +59,7 @@ class SceneLatents:
         def stored(kind: str, name: str, encode: Callable[[str, Any], Tensor]) -> Tensor:
             path = folder / f"{kind}_{name}.safetensors"
             if not path.exists():
+                folder.mkdir(parents=True, exist_ok=True)
                 times = TIMES.get(name, 1.0) if kind == "latents" else min(TIMES.get(name, 1.0), 1.0)
                 save_file({name: _encode(name, encode, int(times * count), seed, report, workers)}, path)
             return load_file(path)[name]
