@@ -17,7 +17,7 @@ MODALITIES = ("text", "image", "video", "audio")
 
 @pytest.fixture(scope="module")
 def encoded(tmp_path_factory):
-    folder, codi = tmp_path_factory.mktemp("latents"), tiny.build(tiny.FOUR)
+    folder, codi = tmp_path_factory.mktemp("latents") / "run", tiny.build(tiny.FOUR)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(latents, "TIMES", {"image": 2.0, "video": 2 / 3})
         data = SceneLatents.load_or_encode(folder, codi, MODALITIES, MODALITIES, 3, report=lambda line: None)
