@@ -49,6 +49,13 @@ _CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
         | {"axes_dim": [4, 6, 6], "theta": 10000, "patch_size": 2, "qkv_bias": True, "guidance_embed": True}
         | {"txt_ids_dims": []},
     ),
+    "ltxav": (
+        "LTXAV",
+        {"image_model": "ltxav", "cross_attention_dim": 32, "audio_cross_attention_dim": 16}
+        | {"attention_head_dim": 16, "audio_attention_head_dim": 8}
+        | {"num_attention_heads": 2, "audio_num_attention_heads": 2, "caption_channels": 16, "num_layers": 1}
+        | {"connector_attention_head_dim": 8, "connector_num_attention_heads": 2, "connector_num_layers": 1},
+    ),
 }  # fmt: skip
 SHAPES = {
     "sd15": (4, 8, 8),
@@ -58,7 +65,7 @@ SHAPES = {
     "flux": (16, 8, 8),
 }
 AXES = {"sd15": "HW", "sdxl": "HW", "flux": "HW", "stable_audio": "T", "ace": "TF"}
-CONTEXT = {"sd15": 16, "sdxl": 24, "stable_audio": 768, "ace": 16, "flux": 16}
+CONTEXT = {"sd15": 16, "sdxl": 24, "stable_audio": 768, "ace": 16, "flux": 16, "ltxav": 32}
 
 
 def unet_config(name: str) -> dict[str, Any]:
@@ -125,6 +132,15 @@ def guider(name: str, model=None, cfg: float = 3.0, seed: int = 0, positive=None
 def latent(name: str, seed: int, batch: int = 1) -> torch.Tensor:
     """A latent of a model, in the units of its autoencoder."""
     return torch.randn(batch, *SHAPES[name], generator=torch.Generator().manual_seed(seed))
+
+
+def ltx_latent(seed: int, batch: int = 1, steps: int = 4) -> dict:
+    """A joint LATENT of LTX-2: a video of 1 + 8 (steps - 1) frames, and audio of 25 steps a second at 25 frames."""
+    from comfy.nested_tensor import NestedTensor
+
+    generator = torch.Generator().manual_seed(seed)
+    shapes = (batch, 128, steps, 2, 3), (batch, 8, 1 + 8 * (steps - 1), 16)
+    return {"samples": NestedTensor([torch.randn(shape, generator=generator) for shape in shapes])}
 
 
 def sigmas_of(model, steps: int = 4, scheduler: str = "normal") -> torch.Tensor:
