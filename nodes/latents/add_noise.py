@@ -47,8 +47,15 @@ class CoDiAddNoise(io.ComfyNode):
         network = model.model
         with _sampling(network, shapes):
             scaled = model.get_model_object("process_latent_in")(clean) if clean.any() else clean
-            noisy = model.get_model_object("model_sampling").noise_scaling(sigma, added.to(scaled), scaled)
-            noisy = torch.nan_to_num(model.get_model_object("process_latent_out")(noisy), 0.0, 0.0, 0.0)
+            sampling = model.get_model_object("model_sampling")
+            noisy = sampling.noise_scaling(sigma, added.to(scaled), scaled)
+            # The form in which samplers pass on noise that is left, and in which they take a latent without adding any.
+            noisy = model.get_model_object("process_latent_out")(sampling.inverse_noise_scaling(sigma, noisy))
+        if not noisy.isfinite().all():
+            raise ValueError(
+                f"sigmas: at {float(sigma):g} nothing is left of this model's latent; begin at a lower one, or let the "
+                "sampler add the noise."
+            )
         masks = split_masks(latent_image)
         if any(mask is not None for mask in masks):
             noisy = noisy.lerp(clean, 1 - _packed_masks(streams, masks).to(clean))

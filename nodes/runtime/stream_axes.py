@@ -13,6 +13,7 @@ _KINDS = {"": "text", "HW": "image", "THW": "video", "T": "audio", "TF": "audio"
 # repeat after them. LTX-2's autoencoder is causal, MiniMax H3's works on blocks of 17 frames.
 _LTX, _H3 = 128, 24
 _FRAMES = {_LTX: ((1,), (8,)), _H3: ((), (1, 4, 4, 4, 4))}
+_ROUNDING = 1e-6  # of shares of the duration
 _H3_BLOCK, _H3_REST = 5, 2  # a valid latent of H3 has 5 n + 2 steps
 
 
@@ -87,8 +88,8 @@ class TimeGrid:
         return first, min(later, key=lambda step: abs(self.stops[step] - stop))
 
     def within(self, start: float, stop: float) -> list[bool]:
-        """Whether the middle of each step lies between two shares."""
-        return [start <= (a + b) / 2 <= stop for a, b in pairwise(self.edges)]
+        """Whether the middle of each step lies between two shares; adjacent ones share no step."""
+        return [start - _ROUNDING <= (a + b) / 2 < stop - _ROUNDING for a, b in pairwise(self.edges)]
 
 
 def time_grid(shape: Sequence[int], axes: str) -> TimeGrid:
