@@ -13,7 +13,7 @@ from ..runtime.stream_masks import has_rows, select_rows, sized
 from ..runtime.types import CATEGORY
 from .empty import MAX_BATCH
 
-MAX_LATENTS = 50
+MAX_LATENTS = 10
 
 
 class CoDiRepeatLatentBatch(io.ComfyNode):
