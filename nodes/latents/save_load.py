@@ -102,5 +102,5 @@ class CoDiLoadJointLatent(io.ComfyNode):
         path = _locate(file)
         try:
             return io.NodeOutput(read_latent(path))
-        except (ValueError, FileNotFoundError) as error:
+        except ValueError as error:
             raise ValueError(f"file: {error}") from error

@@ -39,12 +39,12 @@ def records_of(latent: dict) -> list[dict]:
 
 def names_of_streams(latent: dict) -> list[str]:
     """The name of each stream: as recorded, else its modality from its shape; repeated ones get a number."""
-    found: list[str] = []
-    for record, stream in zip(records_of(latent), split(latent["samples"])):
-        name = record["name"] or kind_of(axes_of(stream.shape))
-        number = sum(other.partition(" ")[0] == name for other in found) + 1
-        found.append(name if name not in found else f"{name} {number}")
-    return found
+    given = [
+        record["name"] or kind_of(axes_of(stream.shape))
+        for record, stream in zip(records_of(latent), split(latent["samples"]))
+    ]
+    counts = [given[: i + 1].count(name) for i, name in enumerate(given)]
+    return [name if count == 1 else f"{name} {count}" for name, count in zip(given, counts)]
 
 
 def joined(latents: Sequence[dict], streams: list[Tensor], masks: list[Tensor | None], records: list[dict]) -> dict:

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ...codi_backend.checkpoints.tensor_file import TensorFile
 from .joint_latents import RECORDS, joined, records_of
 from .latent_packing import split, split_masks
 
@@ -21,6 +20,7 @@ SUFFIX = ".latent"
 # The key of our metadata, and of the stock node's tensor and its mark.
 _METADATA, _STOCK, _STOCK_MARK = "codi_latent", "latent_tensor", "latent_format_version_0"
 _VERSION = 1
+_REMEDY = "choose a file of CoDi Save Joint Latent or of the stock Save Latent"
 # Old files of the stock node hold scaled latents of Stable Diffusion 1.
 _OLD_SCALE = 0.18215
 
@@ -69,30 +69,31 @@ def _is_plain(key: str, value: Any) -> bool:
     try:
         json.dumps(value)
     except (TypeError, ValueError):
-        logging.warning("CoDi Save Joint Latent: %s of the latent is a %s and is not saved.", key, type(value).__name__)
+        logging.warning(
+            "CoDi Save Joint Latent: %s of the latent is of type %s and is not saved.", key, type(value).__name__
+        )
         return False
     return True
 
 
 def read_latent(path: Path) -> dict:
-    """Read a LATENT, of ours or of the stock node.
+    """Read a LATENT, of ours or of the stock node. `ValueError` with a sentence that names the file."""
+    try:
+        with safe_open(path, "pt") as file:
+            return _latent_of(file, path)
+    except (SafetensorError, OSError, RuntimeError) as error:
+        raise ValueError(f"{path.name} is no latent, or it is damaged; {_REMEDY}.") from error
 
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        A sentence that names the file.
-    """
-    file = TensorFile(path)
-    keys = set(file.keys())
-    if _METADATA not in file.metadata:
+
+def _latent_of(file, path: Path) -> dict:
+    keys, metadata = set(file.keys()), file.metadata() or {}
+    if _METADATA not in metadata:
         if _STOCK not in keys:
-            raise ValueError(
-                f"{path.name} holds no latent; choose a file of CoDi Save Joint Latent or of the stock Save Latent."
-            )
+            raise ValueError(f"{path.name} holds no latent; {_REMEDY}.")
         samples = _floats(file, _STOCK, path)
         return {"samples": samples if _STOCK_MARK in keys else samples / _OLD_SCALE}
     try:
-        description = json.loads(file.metadata[_METADATA])
+        description = json.loads(metadata[_METADATA])
         version, records = description["version"], description["streams"]
         records = [{"name": record["name"], "keys": dict(record["keys"])} for record in records]
         numbers = [int(index) for index in description.get("batch_index", ())]
@@ -106,20 +107,18 @@ def read_latent(path: Path) -> dict:
     streams = [_floats(file, name, path) for name in wanted]
     masks = []
     for number, record in enumerate(records, start=1):
-        masks.append(_floats(file, f"mask_{number}", path) if f"mask_{number}" in keys else None)
-        prefix = f"key_{number}."
-        record["keys"] |= {k.removeprefix(prefix): file[k].clone() for k in keys if k.startswith(prefix)}
+        name, prefix = f"mask_{number}", f"key_{number}."
+        masks.append(file.get_tensor(name).float() if name in keys else None)
+        record["keys"] |= {k.removeprefix(prefix): file.get_tensor(k) for k in keys if k.startswith(prefix)}
     latent = joined([record["keys"] for record in records], streams, masks, records)
     if len(records) == 1 and not records[0]["name"]:
         del latent[RECORDS]
     return latent | ({"batch_index": numbers} if "batch_index" in description else {})
 
 
-def _floats(file: TensorFile, key: str, path: Path) -> Tensor:
-    """A tensor of latents in single precision, as the stock node gives it, in memory of its own."""
-    tensor = file[key]
+def _floats(file, key: str, path: Path) -> Tensor:
+    """A tensor of latents in single precision, as the stock node gives it."""
+    tensor = file.get_tensor(key)
     if not tensor.is_floating_point() or tensor.ndim < 2 or 0 in tensor.shape:
-        raise ValueError(
-            f"{path.name} holds no latent in {key}, but {list(tensor.shape)} {tensor.dtype}; choose another."
-        )
-    return tensor.to(torch.float32, copy=True)
+        raise ValueError(f"{path.name} holds {list(tensor.shape)} {tensor.dtype} where a latent should be; {_REMEDY}.")
+    return tensor.float()
