@@ -16,10 +16,16 @@ from .contexts.mix import CoDiMixContexts
 from .coupling.couple_guiders import CoDiCoupleGuiders
 from .coupling.load_save import CoDiCouplerFromModel, CoDiLoadCoupler, CoDiSaveCoupler
 from .coupling.train import CoDiTrainCoupler
+from .latents.add_noise import CoDiAddNoise
+from .latents.batch import CoDiBatchLatents, CoDiLatentFromBatch, CoDiRepeatLatentBatch
 from .latents.edit_text import CoDiEditTextLatent
 from .latents.empty import CoDiEmptyLatent
 from .latents.joint import CoDiHoldStreams, CoDiJoinLatents, CoDiSplitLatent
 from .latents.pick_best import CoDiPickBest
+from .latents.save_load import CoDiLoadJointLatent, CoDiSaveJointLatent
+from .latents.slice import CoDiSliceLatent
+from .latents.stream_mask import CoDiSetStreamMask
+from .latents.upscale import CoDiUpscaleStream
 from .loaders import CoDiLoadModel
 from .prompts.embeddings import CoDiEmbeddingFromTensor, CoDiLoadEmbedding, CoDiSaveEmbedding
 from .prompts.encoders import CoDiPromptAudio, CoDiPromptImage, CoDiPromptText, CoDiPromptVideo
@@ -62,6 +68,15 @@ class CoDiExtension(ComfyExtension):
             CoDiJoinLatents,
             CoDiSplitLatent,
             CoDiHoldStreams,
+            CoDiSetStreamMask,
+            CoDiSliceLatent,
+            CoDiRepeatLatentBatch,
+            CoDiLatentFromBatch,
+            CoDiBatchLatents,
+            CoDiAddNoise,
+            CoDiUpscaleStream,
+            CoDiSaveJointLatent,
+            CoDiLoadJointLatent,
             CoDiPickBest,
             CoDiEditTextLatent,
             CoDiAlignment,

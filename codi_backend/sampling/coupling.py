@@ -25,6 +25,21 @@ class Critic(Protocol):
     def score(self, a: Tokens, b: Tokens) -> Tensor: ...
 
 
+def ratios(coupler: Critic, spaces: Sequence[int], latents: Sequence[Tensor]) -> Tensor:
+    """Log density ratio of clean latents of two streams or more, ``[B]``, summed over pairs of streams.
+
+    Parameters
+    ----------
+    spaces : sequence of int
+        Index of each stream's latent space, see `Coupler.match`.
+    latents : sequence of Tensor
+        ``[B, C, ...]``, in the units of the autoencoders.
+    """
+    with torch.no_grad():
+        tokens = [coupler.tokens(i, x, torch.zeros(len(x), device=x.device)) for i, x in zip(spaces, latents)]
+        return sum(coupler.score(a, b) for a, b in itertools.combinations(tokens, 2))
+
+
 def corrections(
     coupler: Critic, spaces: Sequence[int], latents: Sequence[Tensor], sigmas: Sequence[float], weight: float = 1.0
 ) -> list[Tensor]:

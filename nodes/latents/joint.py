@@ -7,6 +7,7 @@ from comfy_execution.graph_utils import ExecutionBlocker
 from torch import Tensor
 
 from ..runtime.growing_inputs import growing, numbered
+from ..runtime.joint_latents import joined, numbers_of, one_stream, records_of
 from ..runtime.latent_packing import (
     STREAMS,
     names_of,
@@ -44,7 +45,7 @@ class CoDiJoinLatents(io.ComfyNode):
             display_name="CoDi Join Latents",
             category=f"{CATEGORY}/latent",
             description="Joins latents of CoDi, or of any models, to one joint latent, whose streams are sampled "
-            "together. Masks are kept.",
+            "together. Masks and other keys are kept.",
             search_aliases=["joint latent", "nested latent", "combine latents", "concat", "codi"],
             inputs=[
                 growing(
@@ -61,16 +62,24 @@ class CoDiJoinLatents(io.ComfyNode):
                     tooltip="Keep the streams in the order of the sockets, as the guiders of CoDi Couple Guiders are. "
                     "If off, streams that look like CoDi's are put in its order: image, video, audio, text.",
                 ),
+                io.String.Input(
+                    "names",
+                    default="",
+                    optional=True,
+                    tooltip="Names of the streams in the order of the sockets, such as video, audio. Empty: their "
+                    "modality, or the names that they have.",
+                ),
             ],
             outputs=[io.Latent.Output(display_name="latent", tooltip="All streams.")],
         )
 
     @classmethod
-    def execute(cls, latents: io.Autogrow.Type, keep_order: bool = False) -> io.NodeOutput:
-        given = {name: latents[name] for name in numbered("latent", MAX_STREAMS) if name in latents}
-        found: list[tuple[str | None, Tensor, Tensor | None]] = []
-        for latent in given.values():
-            for stream, mask in zip(split(samples_of(latent, "latents")), split_masks(latent)):
+    def execute(cls, latents: io.Autogrow.Type, keep_order: bool = False, names: str = "") -> io.NodeOutput:
+        given = [latents[name] for name in numbered("latent", MAX_STREAMS) if name in latents]
+        found: list[tuple[str | None, Tensor, Tensor | None, dict]] = []
+        for latent in given:
+            streams = split(samples_of(latent, "latents"))
+            for stream, mask, record in zip(streams, split_masks(latent), records_of(latent)):
                 if stream.ndim < 3:
                     raise ValueError(
                         f"latents: a latent of shape {list(stream.shape)} has no extent; connect one of a VAE or of an "
@@ -78,17 +87,31 @@ class CoDiJoinLatents(io.ComfyNode):
                     )
                 kind = _kind(stream)
                 require_latent(stream, "latents", kind or f"number {len(found) + 1}")
-                found.append((kind, stream, mask))
-        kinds = [kind for kind, _, _ in found]
+                found.append((kind, stream, mask, record))
+        for row, name in zip(found, _names(names, len(found))):
+            row[-1]["name"] = name
+        kinds = [kind for kind, *_ in found]
         if not keep_order and None not in kinds and len(set(kinds)) == len(kinds):
             found.sort(key=lambda row: STREAMS.index(row[0]))
-        if len({len(stream) for _, stream, _ in found}) > 1:
-            sizes = ", ".join(f"{kind or number} {len(z)}" for number, (kind, z, _) in enumerate(found, start=1))
+        if len({len(stream) for _, stream, *_ in found}) > 1:
+            sizes = ", ".join(f"{kind or number} {len(z)}" for number, (kind, z, *_) in enumerate(found, start=1))
             raise ValueError(
-                f"latents: the batch sizes differ ({sizes}); make them equal, as Repeat Latent Batch does."
+                f"latents: the batch sizes differ ({sizes}); make them equal, as CoDi Repeat Latent Batch does."
             )
-        _, streams, masks = zip(*found)
-        return io.NodeOutput(with_masks(next(iter(given.values())), list(streams), list(masks)))
+        _, streams, masks, records = map(list, zip(*found))
+        return io.NodeOutput(joined(given, streams, masks, records))
+
+
+def _names(text: str, count: int) -> list[str]:
+    """The names in a text such as ``video, audio``; none if it is empty. `ValueError` about the input `names`."""
+    names = [name.strip() for name in text.split(",")] if text.strip() else []
+    if names and len(names) != count:
+        raise ValueError(f"names: there are {len(names)} for {count} streams; give one for each, or leave it empty.")
+    if strange := [name for name in names if not name or name.isdecimal()]:
+        raise ValueError(f"names: {strange[0]!r} is no name; give words such as video, audio.")
+    if len({name.lower() for name in names}) < len(names):
+        raise ValueError("names: two streams have the same; give different ones.")
+    return names
 
 
 class CoDiSplitLatent(io.ComfyNode):
@@ -123,8 +146,8 @@ class CoDiSplitLatent(io.ComfyNode):
 
     @classmethod
     def execute(cls, samples, model=None) -> io.NodeOutput:
-        streams, masks = split(samples_of(samples)), split_masks(samples)
-        parts = [with_masks(samples, [z], [mask]) for z, mask in zip(streams, masks)]
+        streams = split(samples_of(samples))
+        parts = [one_stream(samples, index) for index in range(len(streams))]
         found = {}
         if model is not None:
             names = names_of([stream.shape for stream in streams], codi_config(model), "samples")
@@ -171,7 +194,7 @@ class CoDiHoldStreams(io.ComfyNode):
                     "streams",
                     default="",
                     optional=True,
-                    tooltip="Numbers of further streams to hold, such as 1, 3. Needs no model.",
+                    tooltip="Numbers or names of further streams to hold, such as 1, audio. Needs no model.",
                 ),
             ],
             outputs=[io.Latent.Output(display_name="latent", tooltip="The same streams with a noise mask.")],
@@ -181,7 +204,7 @@ class CoDiHoldStreams(io.ComfyNode):
     def execute(cls, samples, model=None, streams: str = "", **held: bool) -> io.NodeOutput:
         parts = split(samples_of(samples))
         names = [f"number {number}" for number in range(1, len(parts) + 1)]
-        chosen = {names[number - 1] for number in _numbers(streams, len(parts))}
+        chosen = {names[index] for index in numbers_of(streams, samples, "streams")}
         wanted = [name for name in STREAMS if held[name]]
         if model is not None:
             known = names_of([part.shape for part in parts], codi_config(model), "samples")
@@ -213,14 +236,3 @@ def _require_there(wanted: list[str], names: list[str]) -> None:
                 f"{name}: there is no {name} stream to hold in this latent, which holds {', '.join(names)}; "
                 "join one with CoDi Join Latents, or switch this off."
             )
-
-
-def _numbers(text: str, count: int) -> set[int]:
-    """The numbers of streams in a text such as ``1, 3``. `ValueError` about the input `streams`."""
-    words = text.replace(",", " ").split()
-    if not all(word.isdecimal() for word in words):
-        raise ValueError(f"streams: {text!r} is no list of numbers; give numbers of streams such as 1, 3.")
-    numbers = {int(word) for word in words}
-    if strange := sorted(number for number in numbers if not 1 <= number <= count):
-        raise ValueError(f"streams: there is no stream {strange[0]} in this latent; give numbers from 1 to {count}.")
-    return numbers

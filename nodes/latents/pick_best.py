@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import comfy.model_management
+import torch
 from comfy_api.latest import io
-from torch import Tensor
 
 from ...codi_backend.sampling.best_of_n import select
-from ..runtime.latent_packing import (
-    require_latent,
-    samples_of,
-    split,
-    split_masks,
-    to_backend,
-    with_masks,
-)
+from ...codi_backend.sampling.coupling import ratios
+from ..runtime.coupler_model import CouplerModel
+from ..runtime.latent_packing import require_latent, samples_of, split, to_backend
 from ..runtime.model import Model
 from ..runtime.sample_wrapper import check_latent
-from ..runtime.types import CATEGORY
+from ..runtime.stream_masks import select_rows
+from ..runtime.types import CATEGORY, CouplerType
+from .batch import batch_size_of
 from .empty import codi_config
 
 
@@ -28,50 +25,67 @@ class CoDiPickBest(io.ComfyNode):
             node_id="CoDiPickBest",
             display_name="CoDi Pick Best",
             category=f"{CATEGORY}/latent",
-            description="Selects the joint result of a batch whose streams agree best, by the InfoNCE score of the "
-            "model's environment encoders. Generate several results of one prompt at once and decode the best.",
+            description="Selects the joint result of a batch whose streams agree best: by the InfoNCE score of a CoDi "
+            "model's environment encoders, or by a coupler's log density ratio for latents of any models. Generate "
+            "several results of one prompt at once and decode the best.",
             search_aliases=["best of n", "rerank", "candidates", "select from batch", "agreement", "codi"],
             inputs=[
-                io.Model.Input("model", tooltip="The CoDi model that made the results."),
+                io.Model.Input("model", optional=True, tooltip="The CoDi model that made the results."),
                 io.Latent.Input("samples", tooltip="Several results of one prompt, each with at least two streams."),
+                CouplerType.Input(
+                    "coupler",
+                    optional=True,
+                    tooltip="A coupler instead of a model, for results of any models whose latents it knows.",
+                ),
             ],
             outputs=[io.Latent.Output(display_name="latent", tooltip="The best result with all its streams.")],
         )
 
     @classmethod
-    def execute(cls, model, samples) -> io.NodeOutput:
-        config, streams = codi_config(model), split(samples_of(samples))
-        names = check_latent([stream.shape for stream in streams], config, "samples")
-        if len(names) < 2:
+    def execute(cls, samples, model=None, coupler=None) -> io.NodeOutput:
+        streams = split(samples_of(samples))
+        if (model is None) == (coupler is None):
+            raise ValueError("model, coupler: one of them scores the results; connect exactly one.")
+        if len(streams) < 2:
             raise ValueError(
                 "samples: results are scored by the agreement of their streams, but there is only one stream; switch "
-                "another on in CoDi Empty Latent."
+                "another on in CoDi Empty Latent, or join one with CoDi Join Latents."
             )
-        if unaligned := config.diffuser.unaligned(names):
-            raise ValueError(
-                f"model: {config.name!r} has no latent alignment for {', '.join(unaligned)} to score results with; "
-                "load a later edition."
-            )
-        for name, stream in zip(names, streams):
-            require_latent(stream, "samples", name)
-        best = _best(model, samples["samples"], names)
-
-        def row(tensor: Tensor | None) -> Tensor | None:
-            return tensor if tensor is None or len(tensor) == 1 else tensor[best : best + 1]
-
-        picked = with_masks(samples, [row(stream) for stream in streams], [row(mask) for mask in split_masks(samples)])
-        if "batch_index" in picked:
-            picked["batch_index"] = picked["batch_index"][best : best + 1]
-        return io.NodeOutput(picked)
+        best = _best_of_model(model, samples) if coupler is None else _best_of_coupler(coupler, samples)
+        return io.NodeOutput(select_rows(samples, [best]))
 
 
-def _best(model, samples, names: list[str]) -> int:
-    """The index in the batch of the result with the best score."""
+def _best_of_model(model, samples) -> int:
+    """The index in the batch of the result with the best InfoNCE score of a CoDi model."""
+    config, streams = codi_config(model), split(samples["samples"])
+    names = check_latent([stream.shape for stream in streams], config, "samples")
+    if unaligned := config.diffuser.unaligned(names):
+        raise ValueError(
+            f"model: {config.name!r} has no latent alignment for {', '.join(unaligned)} to score results with; "
+            "load a later edition."
+        )
+    for name, stream in zip(names, streams):
+        require_latent(stream, "samples", name)
     network: Model = model.model
-    memory = max(network.memory_required(list(stream.shape)) for stream in split(samples))
+    memory = max(network.memory_required(list(stream.shape)) for stream in streams)
     comfy.model_management.load_models_gpu([model], memory)
-    scaled = split(network.process_latent_in(samples))
+    scaled = split(network.process_latent_in(samples["samples"]))
     latents = {
         name: to_backend(z.to(model.load_device, network.get_dtype_inference()), name) for name, z in zip(names, scaled)
     }
     return select(network.diffusion_model.diffuser, latents)
+
+
+def _best_of_coupler(coupler, samples) -> int:
+    """The index in the batch of the result with the greatest log density ratio of a coupler, at noise level 0."""
+    if not isinstance(coupler, CouplerModel):
+        raise ValueError("coupler: this is none; connect CoDi Load Coupler or CoDi Train Coupler.")
+    streams = split(samples["samples"])
+    batch_size_of(samples)
+    for number, stream in enumerate(streams, start=1):
+        require_latent(stream, "samples", f"number {number}")
+    spaces = coupler.match([stream.shape for stream in streams])
+    coupler.load()
+    device = coupler.patcher.load_device
+    clean = [stream.to(device, torch.float32) for stream in streams]
+    return int(ratios(coupler.coupler, spaces, clean).argmax())

@@ -49,6 +49,19 @@ _CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
         | {"axes_dim": [4, 6, 6], "theta": 10000, "patch_size": 2, "qkv_bias": True, "guidance_embed": True}
         | {"txt_ids_dims": []},
     ),
+    "ltxav": (
+        "LTXAV",
+        {"image_model": "ltxav", "cross_attention_dim": 32, "audio_cross_attention_dim": 16}
+        | {"attention_head_dim": 16, "audio_attention_head_dim": 8}
+        | {"num_attention_heads": 2, "audio_num_attention_heads": 2, "caption_channels": 16, "num_layers": 1}
+        | {"connector_attention_head_dim": 8, "connector_num_attention_heads": 2, "connector_num_layers": 1},
+    ),
+    "h3": (
+        "MiniMaxH3",
+        {"image_model": "minimax_h3", "hidden_size": 32, "num_layers": 1, "token_refiner_num_layers": 1}
+        | {"num_attention_heads": 1, "ffn_hidden_size": 32, "text_dim": 16}
+        | {"time_embed_hidden_size": 16, "time_embed_dim": 16},
+    ),
 }  # fmt: skip
 SHAPES = {
     "sd15": (4, 8, 8),
@@ -58,7 +71,7 @@ SHAPES = {
     "flux": (16, 8, 8),
 }
 AXES = {"sd15": "HW", "sdxl": "HW", "flux": "HW", "stable_audio": "T", "ace": "TF"}
-CONTEXT = {"sd15": 16, "sdxl": 24, "stable_audio": 768, "ace": 16, "flux": 16}
+CONTEXT = {"sd15": 16, "sdxl": 24, "stable_audio": 768, "ace": 16, "flux": 16, "ltxav": 32, "h3": 16}
 
 
 def unet_config(name: str) -> dict[str, Any]:
@@ -125,6 +138,24 @@ def guider(name: str, model=None, cfg: float = 3.0, seed: int = 0, positive=None
 def latent(name: str, seed: int, batch: int = 1) -> torch.Tensor:
     """A latent of a model, in the units of its autoencoder."""
     return torch.randn(batch, *SHAPES[name], generator=torch.Generator().manual_seed(seed))
+
+
+def ltx_latent(seed: int, batch: int = 1, steps: int = 4) -> dict:
+    """A joint LATENT of LTX-2: a video of 1 + 8 (steps - 1) frames, and audio of 25 steps a second at 25 frames."""
+    from comfy.nested_tensor import NestedTensor
+
+    generator = torch.Generator().manual_seed(seed)
+    shapes = (batch, 128, steps, 2, 3), (batch, 8, 1 + 8 * (steps - 1), 16)
+    return {"samples": NestedTensor([torch.randn(shape, generator=generator) for shape in shapes])}
+
+
+def h3_latent(seed: int, blocks: int = 2) -> dict:
+    """A joint LATENT of MiniMax H3: a video of 17 `blocks` + 5 frames, 24 a second, and audio, 40 steps a second."""
+    from comfy.nested_tensor import NestedTensor
+
+    generator = torch.Generator().manual_seed(seed)
+    shapes = (1, 24, 5 * blocks + 2, 2, 4), (1, 32, 2, round((17 * blocks + 5) / 24 * 40))
+    return {"samples": NestedTensor([torch.randn(shape, generator=generator) for shape in shapes])}
 
 
 def sigmas_of(model, steps: int = 4, scheduler: str = "normal") -> torch.Tensor:

@@ -329,10 +329,10 @@ def test_holding_by_number(run_node, empty, tiny):
 @pytest.mark.parametrize(
     ("given", "sentence"),
     [
-        ({"streams": "1, x"}, "streams: '1, x' is no list of numbers; give"),
-        ({"streams": "-1"}, "streams: '-1' is no list of numbers; give"),
-        ({"streams": "0"}, "streams: there is no stream 0 in this latent; give numbers from 1 to 3"),
-        ({"streams": "4"}, "streams: there is no stream 4 in this latent; give numbers from 1 to 3"),
+        ({"streams": "1, x"}, "streams: 'x' is neither a number nor the name of a stream; this latent has 1 "),
+        ({"streams": "-1"}, "streams: '-1' is neither a number nor the name"),
+        ({"streams": "0"}, "streams: there is no stream 0 in this latent, which has 1 \\(image\\)"),
+        ({"streams": "4"}, "streams: there is no stream 4 in this latent, which has 1 \\(image\\)"),
         ({"streams": "1, 2, 3"}, "streams: every stream is held; leave one to generate"),
         ({"image": True}, "image: no model tells which stream is image; connect"),
     ],

@@ -7,9 +7,11 @@ from host.workflow_files import WORKFLOWS
 
 # Saved workflows know nodes by these names.
 NODES = {
+    "CoDiAddNoise",
     "CoDiAlignment",
     "CoDiAlignmentCurve",
     "CoDiAlignmentPair",
+    "CoDiBatchLatents",
     "CoDiBlendVisionOutputs",
     "CoDiColourMatch",
     "CoDiContextComponents",
@@ -35,8 +37,10 @@ NODES = {
     "CoDiHoldStreams",
     "CoDiInterpolate",
     "CoDiJoinLatents",
+    "CoDiLatentFromBatch",
     "CoDiLoadCoupler",
     "CoDiLoadEmbedding",
+    "CoDiLoadJointLatent",
     "CoDiLoadModel",
     "CoDiMixContexts",
     "CoDiPickBest",
@@ -44,6 +48,7 @@ NODES = {
     "CoDiPromptImage",
     "CoDiPromptText",
     "CoDiPromptVideo",
+    "CoDiRepeatLatentBatch",
     "CoDiSampleAudio",
     "CoDiSampleImage",
     "CoDiSampleText",
@@ -51,9 +56,13 @@ NODES = {
     "CoDiSampler",
     "CoDiSaveCoupler",
     "CoDiSaveEmbedding",
+    "CoDiSaveJointLatent",
+    "CoDiSetStreamMask",
     "CoDiSimilarity",
+    "CoDiSliceLatent",
     "CoDiSplitLatent",
     "CoDiTrainCoupler",
+    "CoDiUpscaleStream",
 }
 
 

@@ -1,0 +1,106 @@
+"""Joint latents to files and from files."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import comfy.cli_args
+import folder_paths
+from comfy_api.latest import io
+
+from ..runtime.latent_files import SUFFIX, read_latent, write_latent
+from ..runtime.latent_packing import samples_of
+from ..runtime.types import CATEGORY
+
+FOLDER = "latents"
+
+
+def latent_choices() -> list[str]:
+    """Latents of the input folder, and those saved to the folder `FOLDER` of the output folder."""
+    inputs, _ = folder_paths.recursive_search(folder_paths.get_input_directory())
+    saved, _ = folder_paths.recursive_search(os.path.join(folder_paths.get_output_directory(), FOLDER))
+    files = [*sorted(inputs), *(f"{FOLDER}/{file} [output]" for file in sorted(saved))]
+    return [file for file in files if file.removesuffix(" [output]").lower().endswith(SUFFIX)]
+
+
+def _locate(file: str) -> Path:
+    if not folder_paths.exists_annotated_filepath(file):
+        raise ValueError(f"file: there is no {file!r} in ComfyUI's input folder; put it there and press R.")
+    return Path(folder_paths.get_annotated_filepath(file))
+
+
+class CoDiSaveJointLatent(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="CoDiSaveJointLatent",
+            display_name="CoDi Save Joint Latent",
+            category=f"{CATEGORY}/latent",
+            description="Saves a latent of any streams and models to ComfyUI's output folder: with masks, names of "
+            "streams, extra keys and the workflow.",
+            search_aliases=["save latent", "export latent", "joint latent", "nested latent", "safetensors", "codi"],
+            is_output_node=True,
+            inputs=[
+                io.Latent.Input("samples", tooltip="A latent of one or more streams."),
+                io.String.Input(
+                    "filename_prefix",
+                    default=f"{FOLDER}/joint",
+                    tooltip=f"Path in the output folder. CoDi Load Joint Latent lists the files in {FOLDER}.",
+                ),
+            ],
+            outputs=[io.Latent.Output(display_name="latent", tooltip="The same latent.")],
+            hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
+        )
+
+    @classmethod
+    def execute(cls, samples, filename_prefix) -> io.NodeOutput:
+        samples_of(samples)
+        output = folder_paths.get_output_directory()
+        inside = folder_paths.is_within_directory(output, os.path.join(output, filename_prefix))
+        if not inside or not filename_prefix.strip():
+            raise ValueError(
+                f"filename_prefix: {filename_prefix!r} names no file within the output folder; give a name."
+            )
+        folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(filename_prefix, output)
+        metadata = {}
+        if not comfy.cli_args.args.disable_metadata:
+            metadata = {"prompt": json.dumps(cls.hidden.prompt) if cls.hidden.prompt is not None else ""}
+            metadata |= {key: json.dumps(value) for key, value in (cls.hidden.extra_pnginfo or {}).items()}
+        file = f"{name}_{counter:05}_{SUFFIX}"
+        write_latent(Path(folder, file), samples, metadata)
+        return io.NodeOutput(samples, ui={"latents": [{"filename": file, "subfolder": subfolder, "type": "output"}]})
+
+
+class CoDiLoadJointLatent(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="CoDiLoadJointLatent",
+            display_name="CoDi Load Joint Latent",
+            category=f"{CATEGORY}/latent",
+            description="Loads a latent that CoDi Save Joint Latent or the stock Save Latent saved.",
+            search_aliases=["load latent", "import latent", "joint latent", "nested latent", "safetensors", "codi"],
+            inputs=[
+                io.Combo.Input(
+                    "file",
+                    options=latent_choices(),
+                    tooltip=f"A {SUFFIX} file in ComfyUI's input folder, or in {FOLDER} of the output folder.",
+                )
+            ],
+            outputs=[io.Latent.Output(display_name="latent", tooltip="The latent with its masks and extra keys.")],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, file):
+        status = os.stat(_locate(file))
+        return f"{status.st_mtime_ns}:{status.st_size}"
+
+    @classmethod
+    def execute(cls, file) -> io.NodeOutput:
+        path = _locate(file)
+        try:
+            return io.NodeOutput(read_latent(path))
+        except ValueError as error:
+            raise ValueError(f"file: {error}") from error
