@@ -117,7 +117,7 @@ def _duration(duration: float, shapes: list) -> float:
     duration = require_number(duration, "duration", 0, MAX_TIME) or duration_of(shapes)
     if not duration:
         raise ValueError(
-            "duration: latents of these models do not tell how long they last; give the seconds of the whole latent, "
+            "duration: the duration of latents of these models is not known; give the seconds of the whole latent, "
             "or choose another unit."
         )
     return duration

@@ -170,7 +170,7 @@ def test_masks_are_cut_with_their_streams(cut, host):
         ({"start": float("nan")}, "start: "),
         ({"length": 0.0}, "length: "),
         ({"length": -1.0}, "length: "),
-        ({"unit": "seconds"}, "duration: latents of these models do not tell"),
+        ({"unit": "seconds"}, "duration: the duration of latents of these models is not known"),
         ({"unit": "seconds", "duration": -1.0}, "duration: "),
         ({"unit": "steps", "length": 1.5}, "length: 1.5 is no whole number"),
         ({"unit": "steps", "start": 8, "length": 1}, "start: there is no step 8 in video, which has 8"),
