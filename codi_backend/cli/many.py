@@ -196,7 +196,7 @@ def _finish(
 ) -> int:
     """Write the manifest and the page, and report; returns the exit status."""
     out, failed = options.out, {row["line"] for row in rows if "failure" in row}
-    prompts = {number: r.prompts if isinstance(r, Request) else [] for number, r in requests.items()}
+    prompts = {number: request.prompts for number, request in requests.items() if isinstance(request, Request)}
     with replacing(out, earlier, MANIFEST) as folder:
         manifest = "".join(json.dumps(row) + "\n" for row in rows)
         (folder / MANIFEST).write_text(manifest, encoding="utf-8")

@@ -64,9 +64,9 @@ def read_lines(path: Path, defaults: argparse.Namespace) -> list[Line]:
     for row in rows:
         where = f"{row.name.capitalize()} of {path}"
         try:
-            lines.append(Line(_number(row.name), _options(row, path.parent, where, defaults)))
+            lines.append(Line(_number(row.name), _options(row, path.parent, defaults)))
         except (ValueError, argparse.ArgumentTypeError) as error:
-            lines.append(Line(_number(row.name), None, f"{where}: {error}."))
+            lines.append(Line(_number(row.name), None, f"{where}: {str(error).rstrip('.')}."))
     if not lines:
         raise ValueError(f"{path} has no lines: write one JSON object a line.")
     return sorted(lines, key=lambda line: line.number)
@@ -76,7 +76,7 @@ def _number(name: str) -> int:
     return int(name.removeprefix("line "))
 
 
-def _options(row: Row, folder: Path, where: str, defaults: argparse.Namespace) -> argparse.Namespace:
+def _options(row: Row, folder: Path, defaults: argparse.Namespace) -> argparse.Namespace:
     options = copy.copy(defaults)
     options.prompts, options.held = [], []
     seen: set[str] = set()
@@ -90,9 +90,9 @@ def _options(row: Row, folder: Path, where: str, defaults: argparse.Namespace) -
         if value is None:
             continue
         if key in MODALITIES:
-            options.prompts += _prompts(key, value, folder, where)
+            options.prompts += _prompts(key, value, folder)
         elif key == "hold":
-            options.held = _held(value, folder, where)
+            options.held = _held(value, folder)
         elif key == "outputs":
             options.outputs = _texts(key, value)
         else:
@@ -100,19 +100,19 @@ def _options(row: Row, folder: Path, where: str, defaults: argparse.Namespace) -
     return options
 
 
-def _prompts(name: str, value: Any, folder: Path, where: str) -> list[tuple[str, str, float]]:
+def _prompts(name: str, value: Any, folder: Path) -> list[tuple[str, str, float]]:
     texts = _texts(name, value)
-    return [prompt(name, text if name == "text" else _beside(folder, text, where)) for text in texts]
+    return [prompt(name, text if name == "text" else _beside(folder, text, name)) for text in texts]
 
 
-def _held(value: Any, folder: Path, where: str) -> list[tuple[str, str]]:
+def _held(value: Any, folder: Path) -> list[tuple[str, str]]:
     if not isinstance(value, dict) or not all(isinstance(path, str) for path in value.values()):
         raise ValueError(f'hold is {value!r:.80}: write files by modality, as in {{"video": "rain.mp4"}}')
-    return [(name, _beside(folder, path, where)) for name, path in value.items()]
+    return [(name, _beside(folder, path, name)) for name, path in value.items()]
 
 
-def _beside(folder: Path, value: str, where: str) -> str:
-    return str(path_beside(folder, file_path(value), where))
+def _beside(folder: Path, value: str, name: str) -> str:
+    return str(path_beside(folder, file_path(value), name))
 
 
 def _texts(key: str, value: Any) -> list[str]:

@@ -80,7 +80,7 @@ def check_request(options: argparse.Namespace, config: CoDiConfig) -> Request:
     require_whole(options.count, "--count", 1, MOST_RESULTS)
     prompts = options.prompts or [("text", "", 1.0)]
     outputs = options.outputs or [name for name in ("image", "audio") if name in config.diffuser.networks]
-    for name in outputs:
+    for name in (*outputs, *(name for name, _ in options.held)):
         modality(name)
     if len({name for name, _ in options.held}) < len(options.held):
         raise ValueError("A modality is held twice: name each once.")

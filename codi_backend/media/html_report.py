@@ -144,12 +144,17 @@ def result_card(
         "image": f'<img class="image" src="{files.get("image")}" alt="image" loading="lazy">',
         "video": f'<video controls loop src="{files.get("video")}"></video>',
         "audio": f'<audio controls src="{files.get("audio")}"></audio>'
-        + (f'<img class="spectrogram" src="{_data_url(spectrogram)}" alt="spectrogram">' if spectrogram else "")
-        + "<small>time &rarr;, pitch &uarr;</small>",
+        + (_spectrogram(spectrogram) if spectrogram else ""),
         "film": _film(files["film"], film) if "film" in files else "",
     }
     shown = [parts[name] + (f"<small>{name}, held</small>" if name in held else "") for name in files]
     return f"<figure>{''.join(shown)}</figure>"
+
+
+def _spectrogram(image: Image.Image) -> str:
+    return (
+        f'<img class="spectrogram" src="{_data_url(image)}" alt="spectrogram"><small>time &rarr;, pitch &uarr;</small>'
+    )
 
 
 def _film(file: str, film: dict[str, Any] | None) -> str:

@@ -21,13 +21,15 @@ def render_set(
     ----------
     out : Path
     prompts : mapping
-        By line: (modality, text or path, weight) of each prompt.
+        By line: (modality, text or path, weight) of each prompt. A line that cannot be understood has none.
     rows : sequence of mapping
         The rows of the manifest, in the order of lines.
     """
     sections = []
     for line, group in itertools.groupby(rows, lambda row: row["line"]):
-        title = f"{line}. {html.escape(prompts_title([(name, content) for name, content, _ in prompts[line]]))}"
+        title = f"Line {line}"
+        if line in prompts:
+            title += f": {html.escape(prompts_title([(name, content) for name, content, _ in prompts[line]]))}"
         results = list(group)
         if "failure" in results[0]:
             shown = f"<p>{html.escape(results[0]['failure'])}</p>"
@@ -36,7 +38,7 @@ def render_set(
             title = f'<a href="{Path(first).parent.as_posix()}/{PAGE}">{title}</a>'
             shown = "".join(result_card(row["files"], _text(out, row["files"])) for row in results)
         sections.append(f"<h2>{title}</h2>\n<main>{shown}</main>")
-    return page(f"{len(prompts)} prompts", "\n".join(sections))
+    return page(f"{len(sections)} prompts", "\n".join(sections))
 
 
 def _text(out: Path, files: Mapping[str, str]) -> str:
