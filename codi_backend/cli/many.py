@@ -71,6 +71,7 @@ def generate_lines(options: argparse.Namespace, processes: Processes) -> int:
             progress += f": line {line.number} was finished earlier"
         else:
             codi = codi or load(options, needed, parts)
+            out.mkdir(parents=True, exist_ok=True)  # a line that fails removes the folders that it made
             try:
                 record = _generate(request, config, codi, {"line": line.number, "request": key})
             except Exception as error:
@@ -185,7 +186,7 @@ def _earlier_manifest(out: Path) -> set[str]:
     """The manifest and the page in a folder, if an earlier run wrote them."""
     try:
         rows = [json.loads(line) for line in (out / MANIFEST).read_text(encoding="utf-8").splitlines()]
-        ours = all(isinstance(row["line"], int) and ("files" in row or "failure" in row) for row in rows)
+        ours = bool(rows) and all(isinstance(row["line"], int) and ("files" in row or "failure" in row) for row in rows)
     except (OSError, ValueError, KeyError, TypeError):
         return set()
     return {MANIFEST, PAGE} if ours else set()

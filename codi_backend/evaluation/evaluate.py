@@ -92,19 +92,16 @@ def evaluate(
     heads = {run.name: heading(codi, fingerprint(codi, run), run, settings) for run in able}
     files = {name: out / "runs" / f"{name}.json" for name in heads}
     prompts = {run.name: run.prompts(samples, clips) for run in able}
-    shares: dict[str, list[tuple[int, int]]] = {}
-    for name, batch in processes.share([(run.name, batch) for run in todo for batch in batches(prompts[run.name])]):
-        shares.setdefault(name, []).append(batch)
-    for name, share in shares.items():
-        missing_here = set(missing_batches(files[name], heads[name], prompts[name]))
-        own = [batch for batch in share if batch in missing_here]
-        perform(codi, every[name], heads[name], files[name], own, prompts[name], log)
+    share = set(processes.share([(run.name, batch) for run in todo for batch in batches(prompts[run.name])]))
+    for run in todo:
+        head, file, total = heads[run.name], files[run.name], prompts[run.name]
+        own = [batch for batch in missing_batches(file, head, total) if (run.name, batch) in share]
+        perform(codi, run, head, file, own, total, log)
     processes.gather([])
     if not processes.first:
         return ""
     for run in todo:
         merge_batches(files[run.name], heads[run.name])
-
     records = {}
     for name, wanted in prompts.items():
         done = read_records(files[name], heads[name])

@@ -249,8 +249,9 @@ def test_files_of_others_stay(generate, folder, out, capsys):
 
     out.mkdir()
     for name in ("manifest.jsonl", "index.html"):
-        (out / name).write_text('{"text": "mine"}\n')
-        refused(f"{name} exists and is no result of an earlier run: move it away")
+        for text in ('{"text": "mine"}\n', ""):
+            (out / name).write_text(text)
+            refused(f"{name} exists and is no result of an earlier run: move it away")
         (out / name).unlink()
     (out / "manifest.jsonl").write_text(json.dumps(lines[0]))
     assert generate.command("--prompts", out / "manifest.jsonl", "--out", out) == 1
