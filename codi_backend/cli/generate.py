@@ -7,6 +7,7 @@ import json
 import sys
 import time
 import warnings
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -14,25 +15,21 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..checkpoints.native import read_parts
-from ..checkpoints.parts import needed_parts
-from ..checks.numbers import require_whole
 from ..conditioning.context import MixedContext, mix
 from ..conditioning.prompt import Prompt, interpolate
 from ..config import CoDiConfig
-from ..media.contents import read_held, read_prompt, split_start
 from ..media.earlier_results import PAGE, RECORD, earlier_results, read_from
 from ..media.html_report import render_page, thumbnail
 from ..media.output_folder import check_names, replacing
-from ..media.write import result_files, spectrogram_image, write_result
+from ..media.write import spectrogram_image, write_result
 from ..modalities import lengths, modality
 from ..models.encoders.audio import CutPrompt
 from ..pipeline import CoDi
-from ..sampling.auxiliary import auxiliary_streams
 from ..sampling.best_of_n import default_candidates
 from .devices import place
-from .films import film_names, held_film, write_films
+from .films import write_films
+from .request import Request, check_request
 
-MOST_RESULTS = 10_000  # at once; more would fill any memory
 _BAR_DELAY = 0.2  # seconds, so that a refused request shows no bar
 
 
@@ -44,9 +41,54 @@ def generate_to_folder(options: argparse.Namespace) -> None:
 
     ``options.prompts`` are (modality, text or path, weight), ``options.held`` (modality, path).
     """
+    config, parts = look(options.model)
+    request = check_request(options, config)
+    earlier = earlier_results(options.out)
+    needed = request.parts(config)
+    result = generate(request, config, lambda: load(options, needed, parts))
+    if options.json:
+        print(json.dumps(result, indent=2))
+        return
+    print(f"Wrote {', '.join(str(options.out / f) for row in result['files'] for f in row.values())}.")
+    if gone := sorted(name for name in earlier.difference(result["kept"]) if not (options.out / name).exists()):
+        print(f"Removed {', '.join(gone)}, of an earlier run.")
+    print(f"Open {options.out / PAGE} to see and hear.")
+
+
+def generate(
+    request: Request,
+    config: CoDiConfig,
+    model: Callable[[], CoDi],
+    bar: bool = True,
+    notes: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Generate what was asked for, and write it into its folder.
+
+    Parameters
+    ----------
+    request : Request
+    config : CoDiConfig
+        Of the whole model.
+    model : callable
+        Gives the model, with all parts that are needed, once all files are read.
+    bar : bool
+        Whether to show a bar of the steps.
+    notes : mapping, optional
+        Further entries of ``result.json``.
+
+    Returns
+    -------
+    dict
+        What ``result.json`` holds.
+
+    Raises
+    ------
+    ValueError, OSError
+        With a sentence about what is wrong; the folder is as it was.
+    """
     from tqdm import tqdm
 
-    require_whole(options.count, "--count", 1, MOST_RESULTS)
+    options, outputs = request.options, request.outputs
     seconds: dict[str, float] = {}
     begun = time.monotonic()
 
@@ -55,44 +97,20 @@ def generate_to_folder(options: argparse.Namespace) -> None:
         seconds[stage] = round(time.monotonic() - begun, 3)
         begun = time.monotonic()
 
-    config, parts = _look(options.model)
-    prompts = options.prompts or [("text", "", 1.0)]
-    outputs = options.outputs or [name for name in ("image", "audio") if name in config.diffuser.networks]
-    for name in outputs:
-        modality(name)
-    inputs = [split_start(name, path)[0] for name, path, *_ in (*prompts, *options.held) if name != "text"]
-    inputs += [path for name, path in options.held if name == "text"]
     earlier = earlier_results(options.out)
-    files = [result_files(outputs, i, options.count) for i in range(options.count)]
-    film = held_film(options.held, outputs)
-    written = [name for row in files for name in (*row.values(), *(film_names(row) if film else ()))]
-    check_names(options.out, (*written, RECORD, PAGE), earlier, inputs)
-    if len({name for name, _ in options.held}) < len(options.held):
-        raise ValueError("A modality is held twice: name each once.")
-    if options.keep_sound and film is None:
-        raise ValueError(
-            "--keep-sound is for a film that gets new audio: use it with --hold video=FILE and audio output."
-        )
-    size = {"image_size": options.image_size, "frames": options.frames, "seconds": options.seconds}
-    if options.frames is not None:  # the model that is loaded may have no videos, whose frame rate sets the length
-        _, size["seconds"] = lengths(config, options.frames, options.seconds)
-    read = [read_prompt(name, text, config, options.audio_track) for name, text, _ in prompts]
-    length = (size["frames"], size["seconds"], options.audio_track)
-    held_read = {name: read_held(name, path, config, *length) for name, path in options.held}
+    check_names(options.out, (*request.written(), RECORD, PAGE), earlier, request.inputs)
+    size = request.size(config)
+    read, held_read = request.read(config)
     for note in (note for content in (*read, *held_read.values()) for note in content.notes):
         _print_note(note)
     contents = [content.value for content in read]
     held_contents = {name: content.value for name, content in held_read.items()}
     lap("read files")
-    streams = [*outputs, *held_contents, *auxiliary_streams(config, outputs, held_contents, options.alignment)]
-    needed = needed_parts([name for name, *_ in prompts], streams, config)
-    # Where a part is missing, the message of the whole model names what it lacks and what it has.
-    codi = CoDi.load(options.model, only=needed if needed <= parts else None, vocabulary=options.vocabulary)
-    codi = place(codi, options.device)
+    codi = model()
     if "text" in outputs and "text" in codi.autoencoders:
         _ = codi.autoencoders["text"].vocabulary  # should be missed now, not when all is done
     lap("load")
-    weighted = [(name, content, weight) for (name, _, weight), content in zip(prompts, contents)]
+    weighted = [(name, content, weight) for (name, _, weight), content in zip(request.prompts, contents)]
     prompt = _mixture(codi, weighted, options.interpolation, options.focus, options.count)
     held = {name: _encode_held(codi, name, content, size) for name, content in held_contents.items()}
     start = _encode_start(codi, weighted, size) if options.fidelity > 0 else {}
@@ -100,7 +118,9 @@ def generate_to_folder(options: argparse.Namespace) -> None:
     sampling = codi.config.sampling(options.steps, options.sampler, options.guidance)
     auxiliary = codi.auxiliary_streams(outputs, held, options.alignment, options.fidelity)
     scale = codi.config.modality_guidance if options.alignment_scale is None else options.alignment_scale
-    with tqdm(total=sampling["steps"], desc="denoising", unit="step", file=sys.stderr, delay=_BAR_DELAY) as bar:
+    with tqdm(
+        total=sampling["steps"], desc="denoising", unit="step", file=sys.stderr, delay=_BAR_DELAY, disable=not bar
+    ) as steps:
         latents = codi.generate_latents(
             prompt,
             outputs,
@@ -108,7 +128,7 @@ def generate_to_folder(options: argparse.Namespace) -> None:
             alignment=options.alignment,
             strength=options.strength,
             alignment_scale=scale,
-            progress=lambda done, total: bar.update(),
+            progress=lambda done, total: steps.update(),
             held=held,
             start=start,
             fidelity=options.fidelity,
@@ -122,10 +142,12 @@ def generate_to_folder(options: argparse.Namespace) -> None:
         for name, z in latents.items()
     }
     lap("decode")
-    kept = read_from(options.out, earlier, inputs)
+    kept = read_from(options.out, earlier, request.inputs)
+    files = [dict(row) for row in request.files]
     result = {
+        **(notes or {}),
         "model": codi.config.name,
-        "prompts": [{"modality": name, "content": text, "weight": weight} for name, text, weight in prompts],
+        "prompts": [{"modality": name, "content": text, "weight": weight} for name, text, weight in request.prompts],
         "interpolation": options.interpolation,
         "held": [{"modality": name, "file": path} for name, path in options.held],
         "outputs": outputs,
@@ -144,41 +166,42 @@ def generate_to_folder(options: argparse.Namespace) -> None:
         "files": files,
         "kept": kept,
     }
-    thumbnails = [thumbnail(name, content) for (name, *_), content in zip(prompts, contents)]
+    thumbnails = [thumbnail(name, content) for (name, *_), content in zip(request.prompts, contents)]
     held_thumbnails = [thumbnail(name, content) for name, content in held_contents.items()]
     spectrograms = [spectrogram_image(codi.autoencoders["audio"].mel, audio) for audio in decoded.get("audio", ())]
-    with replacing(options.out, earlier - {*kept}) as folder:
+    with replacing(options.out, earlier - {*kept}, RECORD) as folder:
         for i in range(options.count):
             write_result(folder, codi.config, decoded, i, options.count)
-        if film is not None:
+        if request.film is not None:
             rate = codi.autoencoders["audio"].config.mel.sample_rate
             settings = options.keep_sound, options.audio_track
-            if made := write_films(folder, film, files, decoded["audio"], rate, *settings, _print_note):
+            if made := write_films(folder, request.film, files, decoded["audio"], rate, *settings, _print_note):
                 result["film"] = made
         lap("write files")
         (folder / RECORD).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
         page = render_page(result, decoded.get("text", ()), spectrograms, thumbnails, held_thumbnails)
         # A file's name may hold bytes that are no characters.
         (folder / PAGE).write_text(page, encoding="utf-8", errors="replace")
-    if options.json:
-        print(json.dumps(result, indent=2))
-    else:
-        print(f"Wrote {', '.join(str(options.out / f) for row in files for f in row.values())}.")
-        if gone := sorted(name for name in earlier - {*kept} if not (options.out / name).exists()):
-            print(f"Removed {', '.join(gone)}, of an earlier run.")
-        print(f"Open {options.out / PAGE} to see and hear.")
+    return result
 
 
-def _print_note(sentence: str) -> None:
-    print(f"codi: {sentence}", file=sys.stderr)
-
-
-def _look(source: list[str]) -> tuple[CoDiConfig, set[str]]:
+def look(source: list[str]) -> tuple[CoDiConfig, set[str]]:
     """Configuration and parts of a model, of which nothing stays in memory."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the model will be loaded, and warn, in a moment
         checkpoint = read_parts(source)
     return checkpoint.config, set(checkpoint.parts)
+
+
+def load(options: argparse.Namespace, needed: set[str], parts: set[str]) -> CoDi:
+    """The model with the parts `needed`, of those that it has, on its device."""
+    # Where a part is missing, the message of the whole model names what it lacks and what it has.
+    only = needed if needed <= parts else None
+    return place(CoDi.load(options.model, only=only, vocabulary=options.vocabulary), options.device)
+
+
+def _print_note(sentence: str) -> None:
+    print(f"codi: {sentence}", file=sys.stderr)
 
 
 def _mixture(

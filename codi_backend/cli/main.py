@@ -50,9 +50,13 @@ def _add_generate(subparsers: argparse._SubParsersAction) -> None:
         "generate",
         help="generate outputs together from any mix of prompts",
         description="Prompts may be repeated and mixed, each with a weight at its end: --text 'red stars' "
-        "--image cat.png:0.3. Without any, the prompt is the empty text.",
+        "--image cat.png:0.3. Without any, the prompt is the empty text. Under `accelerate launch -m codi_backend "
+        "generate ...` several processes share the lines of --prompts.",
     )
     add_prompts(p)
+    p.add_argument("--prompts", dest="prompt_file", type=file_path, metavar="FILE.jsonl", help="generate for every "
+                   "line, a JSON object whose keys are options such as text, hold, outputs and seed; what is finished "
+                   "in --out is kept")  # fmt: skip
     p.add_argument("--interpolation", default="linear", help="how prompts are mixed: linear (default) or slerp")
     p.add_argument(
         "--hold",
@@ -115,12 +119,21 @@ def _hold(value: str) -> tuple[str, str]:
     return name, file_path(path)
 
 
-def _generate(options: argparse.Namespace) -> None:
+def _generate(options: argparse.Namespace) -> int:
     check_folder(options.out)
     files = {name for name, *_ in (*(options.prompts or ()), *options.held)} | {*(options.outputs or ())}
     require(*MODEL_MODULES, "tqdm", *TEXT_MODULES, *(("av",) if files & {"video", "audio"} else ()))
+    from ..processes import launched
     from .devices import check_device
     from .generate import generate_to_folder
+    from .many import generate_lines
 
     check_device(options.device)
+    processes = launched()
+    if options.prompt_file is not None:
+        options.device = processes.device(options.device)
+        return generate_lines(options, processes)
+    if processes.count > 1:
+        raise ValueError("Several processes share the lines of a file: give one with --prompts, or start one process.")
     generate_to_folder(options)
+    return 0

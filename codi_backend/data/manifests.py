@@ -66,7 +66,7 @@ def _contents(path: Path, row: Row) -> dict[str, Content]:
             )
         content: Content = value
         if kind != "text" or _names_a_file(value):
-            content = file = _path(path.parent, value, where)
+            content = file = path_beside(path.parent, value, where)
             kind = modality_of_file(file) if kind == "file" else kind
         if kind is None:
             raise ValueError(
@@ -88,7 +88,8 @@ def _names_a_file(text: str) -> bool:
     return re.fullmatch(r"\S+\.(txt|caption)", text, re.I) is not None
 
 
-def _path(folder: Path, value: str, where: str) -> Path:
+def path_beside(folder: Path, value: str, where: str) -> Path:
+    """The path that a row names, relative to the manifest's folder; `ValueError` about `where` for an address."""
     if re.match(r"[a-z][a-z0-9+.-]+://|data:", value, re.I):
         raise ValueError(f"{where} has the address {value:.80}: nothing is downloaded. Give the path of a file.")
     path = folder / value

@@ -7,13 +7,15 @@ from pathlib import Path
 
 from ..checks.numbers import require_whole
 from ..pipeline import CoDi
+from ..processes import Processes
 from ..sampling.noise import MAX_CANDIDATES, MAX_RESULTS
 from . import runs as codi_runs
 from . import tables as codi_tables
 from . import versatile_runs, versatile_tables
 from .fingerprints import fingerprint
+from .records import batches, merge_batches, missing_batches, read_records
 from .report import write_report
-from .runs import Settings, choose, heading, lacking, perform, read_records
+from .runs import Settings, choose, heading, lacking, perform
 
 
 def evaluate(
@@ -27,6 +29,7 @@ def evaluate(
     candidates: int | None = None,
     runs: Iterable[str] | None = None,
     log: Callable[[str], None] = print,
+    processes: Processes = Processes(),  # noqa: B008, frozen
 ) -> str:
     """Measure a model on Shapes & Chimes.
 
@@ -34,8 +37,8 @@ def evaluate(
     Versatile Diffusion for its four flows, dual guidance, focus, strength of the start image and editing.
 
     Judged results are written to ``out/runs`` during the evaluation, and are reused when model and settings are the
-    same. An evaluation can therefore be interrupted and resumed or continued with more samples, and several processes
-    can perform different `runs` of one evaluation.
+    same. An evaluation can therefore be interrupted and resumed or continued with more samples. Several processes share
+    the batches.
 
     Parameters
     ----------
@@ -54,11 +57,13 @@ def evaluate(
         from all finished runs in `out`.
     log : callable
         Is called with lines of progress.
+    processes : Processes
+        This process among those of the evaluation; the first one writes the tables.
 
     Returns
     -------
     str
-        The tables in Markdown.
+        The tables in Markdown; empty in the other processes.
 
     Raises
     ------
@@ -87,9 +92,16 @@ def evaluate(
     heads = {run.name: heading(codi, fingerprint(codi, run), run, settings) for run in able}
     files = {name: out / "runs" / f"{name}.json" for name in heads}
     prompts = {run.name: run.prompts(samples, clips) for run in able}
+    share = set(processes.share([(run.name, batch) for run in todo for batch in batches(prompts[run.name])]))
     for run in todo:
-        perform(codi, run, heads[run.name], files[run.name], prompts[run.name], log)
-
+        head, file, total = heads[run.name], files[run.name], prompts[run.name]
+        own = [batch for batch in missing_batches(file, head, total) if (run.name, batch) in share]
+        perform(codi, run, head, file, own, total, log)
+    processes.gather([])
+    if not processes.first:
+        return ""
+    for run in todo:
+        merge_batches(files[run.name], heads[run.name])
     records = {}
     for name, wanted in prompts.items():
         done = read_records(files[name], heads[name])

@@ -1,4 +1,4 @@
-"""The runs of an evaluation: prompts, outputs, and the judged results on disk.
+"""The runs of an evaluation: prompts, outputs, and the judged results.
 
 Each run serves several tables. With alignment "none" streams do not attend to each other, so one run gives the results
 of single-output runs, bit for bit. A run whose prompts leave out half of the attributes measures all of them. Single
@@ -9,8 +9,6 @@ run without alignment that has them.
 from __future__ import annotations
 
 import dataclasses
-import json
-import os
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,12 +22,12 @@ from ..sampling.auxiliary import auxiliary_streams
 from .judges import judge_audio, judge_image, judge_text, judge_video
 from .overlap import overlap
 from .prompts import Conditioning, Empty, Mixed, Partial, Whole, prompt_modalities, render
+from .records import write_batch
 
 ALL = ("text", "image", "video", "audio")
 _QUICK = ("text", "image", "audio")
 
 SCENE_SEED = 1000  # of scenes outside the training set
-_BATCH = 20
 
 
 @dataclass(frozen=True)
@@ -167,32 +165,25 @@ def heading(codi: CoDi, weights: str, run: Run, settings: Settings) -> dict[str,
     }
 
 
-def read_records(path: Path, heading: dict[str, Any]) -> list[dict[str, Any]]:
-    """The results in a run's file if its heading is this one, else none."""
-    if not path.exists():
-        return []
-    saved = json.loads(path.read_text())
-    records = saved.pop("records")
-    return records if saved == heading else []
+def perform(
+    codi: CoDi,
+    run: Run,
+    heading: dict[str, Any],
+    path: Path,
+    todo: Sequence[tuple[int, int]],
+    total: int,
+    log: Callable[[str], None],
+) -> None:
+    """Generate and judge batches, of which `todo` has the first prompt and the size, of a run of `total` prompts.
 
-
-def perform(codi: CoDi, run: Run, heading: dict[str, Any], path: Path, total: int, log: Callable[[str], None]) -> None:
-    """Generate and judge the results of `total` prompts that the run's file does not contain yet.
-
-    The file is updated after every batch. A record contains the attributes of its scene under "scene", the notes of its
-    prompt, and the judged attributes under the name of each output.
+    Each is written when it is done, see `records`. A record contains the attributes of its scene under "scene", the
+    notes of its prompt, and the judged attributes under the name of each output.
     """
-    records = read_records(path, heading)
-    if len(records) >= total:
-        return
-    del records[len(records) // _BATCH * _BATCH :]  # whole batches, so that an interruption does not change the noise
-    begun, before = time.monotonic(), len(records)
-    while len(records) < total:
-        size = min(_BATCH, total - len(records))
-        records += _batch(codi, run, heading, len(records), size)
-        _write(path, heading, records)
-        left = (total - len(records)) * (time.monotonic() - begun) / (len(records) - before)
-        log(f"{run.name}: {len(records)} of {total} prompts, {left / 60:.1f} minutes left")
+    begun = time.monotonic()
+    for done, (first, size) in enumerate(todo, 1):
+        write_batch(path, heading, first, _batch(codi, run, heading, first, size))
+        left = (len(todo) - done) * (time.monotonic() - begun) / done
+        log(f"{run.name}: {first + size} of {total} prompts, {left / 60:.1f} minutes left")
 
 
 def _batch(codi: CoDi, run: Run, heading: dict[str, Any], first: int, size: int) -> list[dict[str, Any]]:
@@ -246,12 +237,3 @@ def judge(codi: CoDi, name: str, content: Any) -> dict[str, Any]:
 
 def _rounded(seconds: Iterable[float]) -> list[float]:
     return [round(s, 4) for s in seconds]
-
-
-def _write(path: Path, heading: dict[str, Any], records: Sequence[dict[str, Any]]) -> None:
-    """One record per line; the file is replaced as a whole, so that an interruption leaves the previous one."""
-    lines = ",\n".join(json.dumps(record) for record in records)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(f".{os.getpid()}.part")
-    part.write_text(f'{json.dumps(heading)[:-1]}, "records": [\n{lines}\n]}}\n')
-    os.replace(part, path)

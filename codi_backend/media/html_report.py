@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import io
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,9 @@ _THUMBNAIL = (288, 96)  # pixels at most
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem; padding: 0 1rem; color: #222 }
-h1 { font-size: 1.6rem; line-height: 1.25; margin-bottom: .25rem; overflow-wrap: anywhere }
+h1, h2 { line-height: 1.25; overflow-wrap: anywhere }
+h1 { font-size: 1.6rem; margin-bottom: .25rem }
+h2 { font-size: 1.2rem; margin: 2.5rem 0 1rem }
 main, .asked { display: flex; flex-wrap: wrap; gap: 1.5rem; align-items: flex-start }
 .asked { margin: 1.5rem 0; padding: 1rem; background: #f5f5f5; border-radius: 6px }
 figure { margin: 0; display: grid; gap: .5rem; justify-items: start }
@@ -77,8 +79,7 @@ def render_page(
     prompts, held
         Thumbnails of what `result` lists there.
     """
-    names = [p["content"] if p["modality"] == "text" else Path(p["content"]).name for p in result["prompts"]]
-    title = html.escape(" + ".join(filter(None, names)) or "(no prompt)")
+    title = html.escape(prompts_title([(p["modality"], p["content"]) for p in result["prompts"]]))
     settings = ", ".join(f"{key} {result[key]}" for key in ("seed", "steps", "sampler", "guidance", "alignment"))
     several = len(result["prompts"]) > 1
     asked = [
@@ -88,9 +89,21 @@ def render_page(
     ] + [_asked(hold["modality"], hold["file"], "held", image) for hold, image in zip(result["held"], held)]
     kept = {hold["modality"] for hold in result["held"]}
     cards = [
-        _card(files, texts[i] if texts else "", spectrograms[i] if spectrograms else None, kept, result.get("film"))
+        result_card(
+            files, texts[i] if texts else "", spectrograms[i] if spectrograms else None, kept, result.get("film")
+        )
         for i, files in enumerate(result["files"])
     ]
+    return page(
+        title,
+        f"""<p>{html.escape(settings)}; {sum(result["seconds"].values()):.1f} s</p>
+{f'<div class="asked">{"".join(asked)}</div>' if asked else ""}
+<main>{"".join(cards)}</main>""",
+    )
+
+
+def page(title: str, body: str) -> str:
+    """A page as HTML, of a title and what follows it, both in HTML."""
     return f"""<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
@@ -98,11 +111,15 @@ def render_page(
 <title>{title}</title>
 <style>{_STYLE}</style>
 <h1>{title}</h1>
-<p>{html.escape(settings)}; {sum(result["seconds"].values()):.1f} s</p>
-{f'<div class="asked">{"".join(asked)}</div>' if asked else ""}
-<main>{"".join(cards)}</main>
+{body}
 </html>
 """
+
+
+def prompts_title(prompts: Sequence[tuple[str, str]]) -> str:
+    """A title that names prompts (modality, text or path)."""
+    names = [content if name == "text" else Path(content).name for name, content in prompts]
+    return " + ".join(filter(None, names)) or "(no prompt)"
 
 
 def _asked(name: str, content: str, note: str, image: Image.Image | None) -> str:
@@ -114,27 +131,35 @@ def _asked(name: str, content: str, note: str, image: Image.Image | None) -> str
     return f"<figure>{shown}<small>{name}, {note}: {html.escape(Path(content).name)}</small></figure>"
 
 
-def _card(
-    files: dict[str, str],
+def result_card(
+    files: Mapping[str, str],
     text: str,
-    spectrogram: Image.Image | None,
-    held: Collection[str],
-    film: dict[str, Any] | None,
+    spectrogram: Image.Image | None = None,
+    held: Collection[str] = (),
+    film: dict[str, Any] | None = None,
 ) -> str:
+    """A result as HTML: its files by modality, its text, and which of them were held."""
     parts = {
         "text": f"<blockquote>{html.escape(text)}</blockquote>",
-        "image": f'<img class="image" src="{files.get("image")}" alt="image">',
+        "image": f'<img class="image" src="{files.get("image")}" alt="image" loading="lazy">',
         "video": f'<video controls loop src="{files.get("video")}"></video>',
         "audio": f'<audio controls src="{files.get("audio")}"></audio>'
-        + (f'<img class="spectrogram" src="{_data_url(spectrogram)}" alt="spectrogram">' if spectrogram else "")
-        + "<small>time &rarr;, pitch &uarr;</small>",
-        "film": _film(files["film"], film) if film else "",
+        + (_spectrogram(spectrogram) if spectrogram else ""),
+        "film": _film(files["film"], film) if "film" in files else "",
     }
     shown = [parts[name] + (f"<small>{name}, held</small>" if name in held else "") for name in files]
     return f"<figure>{''.join(shown)}</figure>"
 
 
-def _film(file: str, film: dict[str, Any]) -> str:
+def _spectrogram(image: Image.Image) -> str:
+    return (
+        f'<img class="spectrogram" src="{_data_url(image)}" alt="spectrogram"><small>time &rarr;, pitch &uarr;</small>'
+    )
+
+
+def _film(file: str, film: dict[str, Any] | None) -> str:
+    if film is None:
+        return f'<video controls src="{file}"></video><small><a href="{file}">film</a> with the new audio</small>'
     begin, end = film["audio"]
     own = ", mixed with its own" if film["keep_sound"] else ""
     return (

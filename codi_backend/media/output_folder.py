@@ -65,11 +65,14 @@ def check_names(out: Path, names: Iterable[str], earlier: Collection[str], read:
 
 
 @contextlib.contextmanager
-def replacing(out: Path, earlier: Iterable[str] = ()) -> Iterator[Path]:
+def replacing(out: Path, earlier: Iterable[str] = (), record: str | None = None) -> Iterator[Path]:
     """An empty folder for all files of a run; without an error they are moved into `out` at the end, else removed.
 
     Files of the same names in `out`, and those that `earlier` names, are removed in the same moment; `out` holds the
     old files or the new ones, and is not made where there is an error. All other files in it stay as they are.
+
+    `record` names the file that lists the others. It is the last that is removed and the first that is moved in, so
+    that a process which is killed between leaves no file that is not listed.
     """
     made = [folder for folder in (out, *out.absolute().parents) if not folder.exists()]
     out.mkdir(parents=True, exist_ok=True)
@@ -80,7 +83,7 @@ def replacing(out: Path, earlier: Iterable[str] = ()) -> Iterator[Path]:
         fresh.mkdir()
         aside.mkdir()
         yield fresh
-        _exchange(out, fresh, aside, earlier)
+        _exchange(out, fresh, aside, earlier, record)
     except BaseException:
         shutil.rmtree(work, ignore_errors=True)
         for folder in made:
@@ -90,11 +93,12 @@ def replacing(out: Path, earlier: Iterable[str] = ()) -> Iterator[Path]:
     shutil.rmtree(work, ignore_errors=True)
 
 
-def _exchange(out: Path, fresh: Path, aside: Path, earlier: Iterable[str]) -> None:
-    names = sorted(path.name for path in fresh.iterdir())
+def _exchange(out: Path, fresh: Path, aside: Path, earlier: Iterable[str], record: str | None) -> None:
+    names = sorted((path.name for path in fresh.iterdir()), key=lambda name: (name != record, name))
     if folders := [name for name in names if (out / name).is_dir()]:
         raise ValueError(f"{out / folders[0]} is a folder where a file is to be written: move it away, or {_REMEDY}.")
-    moves = [(out / name, aside / name) for name in dict.fromkeys((*names, *earlier)) if _there(out / name)]
+    gone = sorted({*names, *earlier}, key=lambda name: (name == record, name))
+    moves = [(out / name, aside / name) for name in gone if _there(out / name)]
     moves += [(fresh / name, out / name) for name in names]
     begun = []
     try:

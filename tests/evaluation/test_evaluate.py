@@ -172,7 +172,7 @@ def test_an_interrupted_run_goes_on(tmp_path, monkeypatch, unreported):
         evaluate(model, tmp_path / folder, runs=["fidelity_text"], log=lambda line: None, **options)
         return (tmp_path / folder / "runs" / "fidelity_text.json").read_text()
 
-    monkeypatch.setattr("codi_backend.evaluation.runs._BATCH", 4)
+    monkeypatch.setattr("codi_backend.evaluation.records.BATCH", 4)
     with pytest.raises(KeyboardInterrupt):
         run(Interrupted(), "interrupted", samples=6)
     model = oracle.Oracle()
@@ -183,7 +183,7 @@ def test_an_interrupted_run_goes_on(tmp_path, monkeypatch, unreported):
 
 
 def test_more_samples_continue_a_run(tmp_path, monkeypatch, unreported):
-    monkeypatch.setattr("codi_backend.evaluation.runs._BATCH", 2)
+    monkeypatch.setattr("codi_backend.evaluation.records.BATCH", 2)
     models = oracle.Oracle(), oracle.Oracle()
     options = {"runs": ["fidelity_audio"], "log": lambda line: None}
     evaluate(models[0], tmp_path / "a", 3, **options)
@@ -195,7 +195,7 @@ def test_more_samples_continue_a_run(tmp_path, monkeypatch, unreported):
 
 
 def test_fewer_clips_than_samples(tmp_path, monkeypatch, unreported):
-    monkeypatch.setattr("codi_backend.evaluation.runs._BATCH", 2)
+    monkeypatch.setattr("codi_backend.evaluation.records.BATCH", 2)
     of_videos = ["coupling_none_video", "coupling_video_audio", "video_from_text", "held_audio"]
     runs = [*of_videos, "coupling_none", "coupling_text_image", "fidelity_text", "held_video"]
     model = oracle.Oracle()

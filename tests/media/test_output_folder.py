@@ -1,5 +1,6 @@
 """The folder that a command writes to: checked first, changed as a whole."""
 
+import contextlib
 import os
 
 import pytest
@@ -105,3 +106,34 @@ def test_nothing_of_others_is_replaced(out):
         check_names(out, ["a", "own"], {"a", "b"}, [])
     with pytest.raises(ValueError, match=r"a is read by this run, whose result would replace it: choose another"):
         check_names(out, ["a"], {"a", "b"}, [f"{out}/../out/a"])
+
+
+@pytest.mark.parametrize("moves", range(1, 8))
+def test_a_killed_process_leaves_no_file_that_is_not_listed(out, moves, monkeypatch):
+    """The record `b` goes last and comes first; `a`, `c` and `z` are the files that it lists."""
+    (out / "c").write_text("old c")
+
+    class Killed(BaseException):
+        pass
+
+    real, calls = os.replace, []
+
+    def replace(source, target):
+        calls.append(source)
+        if len(calls) > moves:  # nothing is undone by a process that is dead
+            raise Killed
+        real(source, target)
+
+    with contextlib.suppress(Killed), replacing(out, ["a", "b", "c"], "b") as folder:
+        for name in "abz":
+            (folder / name).write_text(f"new {name}")
+        monkeypatch.setattr("codi_backend.media.output_folder.os.replace", replace)
+    found = {name: text for name, text in contents_of_files(out).items() if name != "own"}
+    if "b" not in found:
+        assert not found
+    age = found.get("b", "").split()[:1]
+    assert all(text.split()[:1] == age for text in found.values())
+
+
+def contents_of_files(folder):
+    return {path.name: path.read_text() for path in folder.iterdir() if path.is_file()}

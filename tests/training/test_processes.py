@@ -1,21 +1,16 @@
 """Several processes, micro-batches and helpers: the same training as one process."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import tiny
 import torch
 from accelerate.state import AcceleratorState
+from launch import ROOT, launch
 from toy_stage import run
 
 from codi_backend.training.execution import Execution, checkpoint_blocks
 from codi_backend.training.shares import SharedNoise, share
-
-ROOT = Path(__file__).parents[2]
 
 
 def curve(folder):
@@ -44,16 +39,7 @@ def one(tmp_path_factory):
 def two(tmp_path_factory):
     """Two processes under `accelerate launch`: folder and output."""
     folder = tmp_path_factory.mktemp("two")
-    # With --cpu, accelerate starts a single process unless there is MPI.
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
-    launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
-    done = subprocess.run(
-        [*launch, str(ROOT / "tests" / "toy_stage.py"), str(folder)],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
-        capture_output=True,
-        text=True,
-        timeout=540,
-    )
+    done = launch(str(ROOT / "tests" / "toy_stage.py"), str(folder))
     assert done.returncode == 0, done.stderr[-3000:]
     return folder, done.stdout
 
