@@ -12,7 +12,7 @@ from .codecs.encode import CoDiEncodeAudio, CoDiEncodeImage, CoDiEncodeText, CoD
 from .contexts.components import CoDiContextComponents
 from .contexts.encoders import CoDiContextImage, CoDiContextText
 from .contexts.guider import CoDiContextGuider
-from .contexts.mix import CoDiMixContexts
+from .contexts.mix import CoDiMixContexts, CoDiMixContextsByWeight
 from .coupling.couple_guiders import CoDiCoupleGuiders
 from .coupling.load_save import CoDiCouplerFromModel, CoDiLoadCoupler, CoDiSaveCoupler
 from .coupling.train import CoDiTrainCoupler
@@ -23,7 +23,7 @@ from .latents.pick_best import CoDiPickBest
 from .loaders import CoDiLoadModel
 from .prompts.embeddings import CoDiEmbeddingFromTensor, CoDiLoadEmbedding, CoDiSaveEmbedding
 from .prompts.encoders import CoDiPromptAudio, CoDiPromptImage, CoDiPromptText, CoDiPromptVideo
-from .prompts.interpolate import CoDiInterpolate
+from .prompts.interpolate import CoDiInterpolate, CoDiInterpolatePrompts
 from .runtime.coupler_files import register_coupler_folder
 from .runtime.files import register_model_folder
 from .samplers.guider import CoDiGuider
@@ -46,10 +46,12 @@ class CoDiExtension(ComfyExtension):
             CoDiPromptImage,
             CoDiPromptVideo,
             CoDiPromptAudio,
+            CoDiInterpolatePrompts,
             CoDiInterpolate,
             CoDiContextText,
             CoDiContextImage,
             CoDiContextComponents,
+            CoDiMixContextsByWeight,
             CoDiMixContexts,
             CoDiSaveEmbedding,
             CoDiLoadEmbedding,
