@@ -138,6 +138,14 @@ class ComfyPage:
             self.page.evaluate("([graph, name]) => app.loadApiJson(graph, name)", [graph, name])
             self.page.evaluate("() => app.graph.arrange()")
 
+    def app_inputs(self) -> list[str]:
+        """The labels of the inputs in App Mode; none where the graph is in view."""
+        return self.page.get_by_test_id("linear-widgets").get_by_test_id("builder-widget-label").all_inner_texts()
+
+    def app_results(self) -> int:
+        """The number of results of this graph's runs that App Mode has in its list."""
+        return self.page.get_by_test_id("linear-history-item").count()
+
     def nodes(self) -> list[dict]:
         """Type, title, `missing` and bounding `box` of each node; name, shown name, value of its slots and widgets."""
         return self.page.evaluate(_NODES)
@@ -173,6 +181,8 @@ class ComfyPage:
 
     def screenshot(self, path: str | os.PathLike, margin: int = 24) -> None:
         """Save an image of the graph as it lies in the editor, without the panels around it."""
+        if self.app_inputs():
+            self.command("Comfy.ToggleLinear")
         panel = self.page.locator("[data-testid=properties-panel] button[aria-pressed=true]")
         if panel.count():
             panel.click()

@@ -9,8 +9,21 @@ from host.workflow_files import read_graph, workflow_names
 
 TEMPLATES = workflow_names()
 HELP = PACK / "nodes" / "web" / "docs"
-OTHER_MODELS = "couple_sd15_stable_audio"  # the editor marks its loaders, whose files the user has
+OTHER_MODELS = "Couple Stable Diffusion 1.5 and Stable Audio"  # the editor marks its loaders, whose files the user has
 LOADERS = {"CheckpointLoaderSimple", "CLIPLoader", "CoDiLoadCoupler"}
+# The inputs and the number of results in App Mode, which has no place for texts.
+APPS = {
+    "Text to image, video, sound and text": (["prompt", "seed", "steps", "cfg", "alignment strength"], 3),
+    "Mix of two images and a text": (
+        [f"{what} of prompt {i}" for i in (1, 2) for what in ("colour", "shape")]
+        + ["text of prompt 3", "weight_1", "weight_2", "weight_3", "method", "seed"],
+        4,
+    ),
+    "Image and sound to video with sound": (
+        ["colour", "shape", "count", "video attends to audio", "audio attends to video", "noise_seed"],
+        1,
+    ),
+}
 CHINESE = re.compile(r"[\u4e00-\u9fff]")
 # What ComfyUI's own Chinese texts leave as it is.
 UNTRANSLATED = {"CFG", "Latent", "VAE"}
@@ -51,6 +64,26 @@ def test_template_opens_and_runs(editor, name, kinds):
     ):
         assert editor.queue() == "success"
         assert overlapping(editor.nodes()) == []  # previews make nodes grow
+
+
+@pytest.mark.parametrize("page", ["en"], indirect=True)
+@pytest.mark.parametrize("name", APPS)
+def test_app_has_its_inputs_and_results(editor, name):
+    inputs, results = APPS[name]
+    editor.open_template(PACK_NAME, name)
+    editor.page.get_by_test_id("linear-widgets").wait_for()
+    assert editor.app_inputs() == inputs
+    assert editor.queue() == "success"
+    editor.page.get_by_test_id("linear-history-item").nth(results - 1).wait_for(state="attached")
+    assert editor.app_results() == results
+
+
+@pytest.mark.parametrize("page", ["en"], indirect=True)
+def test_only_the_apps_open_in_app_mode(editor):
+    marked = {name for name in TEMPLATES if read_graph(name)["extra"].get("linearMode")}
+    assert marked == set(APPS)
+    editor.open_template(PACK_NAME, "Text to image")
+    assert editor.app_inputs() == []
 
 
 def checkpoints(nodes: list[dict]) -> set[str]:
