@@ -7,6 +7,7 @@ from comfy_api.latest import ComfyExtension, io
 from .alignment import CoDiAlignment, CoDiAlignmentCurve, CoDiAlignmentPair
 from .clip_vision.blend import CoDiBlendVisionOutputs
 from .clip_vision.focus import CoDiFocus
+from .clip_vision.from_prompt import CoDiPromptToClipVisionOutput
 from .codecs.decode import CoDiDecodeAudio, CoDiDecodeImage, CoDiDecodeText, CoDiDecodeVideo
 from .codecs.encode import CoDiEncodeAudio, CoDiEncodeImage, CoDiEncodeText, CoDiEncodeVideo
 from .contexts.components import CoDiContextComponents
@@ -83,6 +84,7 @@ class CoDiExtension(ComfyExtension):
             CoDiColourMatch,
             CoDiFocus,
             CoDiBlendVisionOutputs,
+            CoDiPromptToClipVisionOutput,
             CoDiSimilarity,
             CoDiCoupleGuiders,
             CoDiLoadCoupler,

@@ -45,6 +45,7 @@ NODES = {
     "CoDiPromptAudio",
     "CoDiPromptImage",
     "CoDiPromptText",
+    "CoDiPromptToClipVisionOutput",
     "CoDiPromptVideo",
     "CoDiSampleAudio",
     "CoDiSampleImage",
