@@ -4,6 +4,7 @@ import re
 from itertools import combinations
 
 import pytest
+from host.blueprint_files import blueprint_names
 from host.comfy_host import PACK, PACK_NAME
 from host.workflow_files import read_graph, workflow_names
 
@@ -84,6 +85,42 @@ def test_only_the_apps_open_in_app_mode(editor):
     assert marked == set(APPS)
     editor.open_template(PACK_NAME, "Text to image")
     assert editor.app_inputs() == []
+
+
+@pytest.mark.parametrize("page", ["en"], indirect=True)
+def test_blueprints_are_in_the_library_and_run(editor):
+    editor.page.evaluate("() => app.graph.clear()")
+    for i, name in enumerate(blueprint_names()):  # in this order, see below
+        editor.place_blueprint(name, 600 + 450 * (i % 2), 120 + 280 * (i // 2))
+    nodes = editor.nodes()
+    assert [node["title"] for node in nodes] == blueprint_names() and not any(node["missing"] for node in nodes)
+    any_output, mix, sound, everything, film = range(5)
+    others = ("CoDiLoadModel", "CoDiPromptText", "CoDiPromptText", "CoDiExampleScene")
+    results = ("PreviewImage", "PreviewAudio", "SaveVideo", "SaveVideo", "SaveVideo", "PreviewAny")
+    for i, kind in enumerate(others + results):
+        editor.add(kind, 1500 + 400 * (i % 4), 450 * (i // 4))
+    model, first, second, scene, image, audio, video, with_sound, with_film, text = range(5, 15)
+    prompts = [("positive", "positive"), ("unconditional", "unconditional")]
+    editor.connect(
+        *((model, "prompt_encoders", one, "prompt_encoders") for one in (first, second)),
+        *((one, out, mix, f"{end}_{i}") for i, one in enumerate((first, second), 1) for out, end in prompts),
+        (mix, "positive", any_output, "positive"),
+        (mix, "unconditional", any_output, "negative"),
+        *((model, name, any_output, name) for name in ("model", "vae", "audio_vae", "text_vae")),
+        (any_output, "image", image, "images"),
+        (any_output, "audio", audio, "audio"),
+        (everything, "video", video, "video"),
+        (everything, "text", text, "source"),
+        (scene, "video", sound, "video"),
+        (sound, "video", with_sound, "video"),
+        (scene, "audio", film, "audio"),
+        (film, "video", with_film, "video"),
+    )
+    for node in (any_output, sound, everything, film):
+        editor.set_widget(node, "steps", 2)
+    for stream in ("video_stream", "text_stream"):
+        editor.set_widget(any_output, stream, False)
+    assert editor.queue() == "success"
 
 
 def checkpoints(nodes: list[dict]) -> set[str]:

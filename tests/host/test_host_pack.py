@@ -1,5 +1,7 @@
 """The pack as ComfyUI lists it."""
 
+from urllib.parse import quote
+
 import pytest
 import torch
 from host.comfy_host import PACK
@@ -130,4 +132,6 @@ def test_template_browser_finds_the_workflows(server):
     names = sorted(path.stem for path in WORKFLOWS.glob("*.json"))
     assert sorted(server.get("/workflow_templates")["codi_pack"]) == names
     for name in names:
-        assert server.read(f"/api/workflow_templates/codi_pack/{name}.jpg").startswith(b"\xff\xd8"), "no thumbnail"
+        assert server.read(quote(f"/api/workflow_templates/codi_pack/{name}.jpg")).startswith(b"\xff\xd8"), (
+            "no thumbnail"
+        )
