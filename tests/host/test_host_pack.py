@@ -80,6 +80,16 @@ def test_node_explains_itself(host, name):
     assert [entry.id for entry in schema.inputs if entry.id not in page] == []
 
 
+@pytest.mark.parametrize(
+    ("old", "new"), [("CoDiInterpolate", "CoDiInterpolatePrompts"), ("CoDiMixContexts", "CoDiMixContextsByWeight")]
+)
+def test_nodes_for_saved_graphs_name_their_successors(host, old, new):
+    schema, successor = (host.node(name).GET_SCHEMA() for name in (old, new))
+    assert schema.is_deprecated and not successor.is_deprecated
+    assert f"In new graphs use {successor.display_name}," in schema.description
+    assert [one.get_io_type() for one in schema.outputs] == [one.get_io_type() for one in successor.outputs]
+
+
 def test_checkpoints_come_from_the_pack_and_from_the_models_folder(host):
     choices = host.module("nodes.runtime.files").model_choices()
     assert choices[0] == "mini (built in)" and "tiny.safetensors" in choices
