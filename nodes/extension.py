@@ -7,12 +7,13 @@ from comfy_api.latest import ComfyExtension, io
 from .alignment import CoDiAlignment, CoDiAlignmentCurve, CoDiAlignmentPair
 from .clip_vision.blend import CoDiBlendVisionOutputs
 from .clip_vision.focus import CoDiFocus
+from .clip_vision.from_prompt import CoDiPromptToClipVisionOutput
 from .codecs.decode import CoDiDecodeAudio, CoDiDecodeImage, CoDiDecodeText, CoDiDecodeVideo
 from .codecs.encode import CoDiEncodeAudio, CoDiEncodeImage, CoDiEncodeText, CoDiEncodeVideo
 from .contexts.components import CoDiContextComponents
 from .contexts.encoders import CoDiContextImage, CoDiContextText
 from .contexts.guider import CoDiContextGuider
-from .contexts.mix import CoDiMixContexts
+from .contexts.mix import CoDiMixContexts, CoDiMixContextsByWeight
 from .coupling.couple_guiders import CoDiCoupleGuiders
 from .coupling.load_save import CoDiCouplerFromModel, CoDiLoadCoupler, CoDiSaveCoupler
 from .coupling.train import CoDiTrainCoupler
@@ -29,7 +30,7 @@ from .latents.upscale import CoDiUpscaleStream
 from .loaders import CoDiLoadModel
 from .prompts.embeddings import CoDiEmbeddingFromTensor, CoDiLoadEmbedding, CoDiSaveEmbedding
 from .prompts.encoders import CoDiPromptAudio, CoDiPromptImage, CoDiPromptText, CoDiPromptVideo
-from .prompts.interpolate import CoDiInterpolate
+from .prompts.interpolate import CoDiInterpolate, CoDiInterpolatePrompts
 from .runtime.coupler_files import register_coupler_folder
 from .runtime.files import register_model_folder
 from .samplers.guider import CoDiGuider
@@ -52,10 +53,12 @@ class CoDiExtension(ComfyExtension):
             CoDiPromptImage,
             CoDiPromptVideo,
             CoDiPromptAudio,
+            CoDiInterpolatePrompts,
             CoDiInterpolate,
             CoDiContextText,
             CoDiContextImage,
             CoDiContextComponents,
+            CoDiMixContextsByWeight,
             CoDiMixContexts,
             CoDiSaveEmbedding,
             CoDiLoadEmbedding,
@@ -96,6 +99,7 @@ class CoDiExtension(ComfyExtension):
             CoDiColourMatch,
             CoDiFocus,
             CoDiBlendVisionOutputs,
+            CoDiPromptToClipVisionOutput,
             CoDiSimilarity,
             CoDiCoupleGuiders,
             CoDiLoadCoupler,

@@ -43,6 +43,7 @@ def test_distribution_has_what_the_pack_needs_and_nothing_else(distributed):
         "nodes",
         "pyproject.toml",
         "requirements.txt",
+        "subgraphs",
         "workflows",
     }
     weights = PROJECT["tool"]["setuptools"]["package-data"]["codi_backend"]
@@ -50,6 +51,16 @@ def test_distribution_has_what_the_pack_needs_and_nothing_else(distributed):
     assert weights == ["presets/mini_coupler.safetensors", *folders]
     for folder in ("presets/mini_weights", "presets/vd_mini_weights"):
         assert any(name.startswith(f"codi_backend/{folder}/") for name in distributed)
+
+
+def test_registry_pictures():
+    from PIL import Image
+
+    comfy = PROJECT["tool"]["comfy"]
+    raw = PROJECT["project"]["urls"]["Repository"].replace("github.com", "raw.githubusercontent.com") + "/main/"
+    for key, size in (("Icon", (400, 400)), ("Banner", (1260, 540))):  # the registry shows a square, and 21 : 9
+        picture = REPOSITORY / comfy[key].removeprefix(raw)
+        assert Image.open(picture).size == size and picture.stat().st_size < 100_000
 
 
 def test_registry_entry():

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ...codi_backend.conditioning.prompt import Prompt, interpolate
 from ..runtime.conditioning_inputs import one_prompt
-from ..runtime.growing_inputs import connected, growing, growing_weights, weights_of
+from ..runtime.growing_inputs import connected, counted, divided, growing, growing_weights, weight_widget, weights_of
 from ..runtime.required_inputs import require_choice
 from ..runtime.types import CATEGORY
 
@@ -15,15 +15,46 @@ MAX_PROMPTS = 16
 METHODS = {"linear": "linear", "spherical": "slerp"}
 
 
-class CoDiInterpolate(io.ComfyNode):
+class CoDiInterpolatePrompts(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
-            node_id="CoDiInterpolate",
+            node_id="CoDiInterpolatePrompts",
             display_name="CoDi Interpolate Prompts",
             category=f"{CATEGORY}/prompts",
             description="Mixes any number of prompts into one. Several may be of the same modality.",
             search_aliases=["mix", "blend", "average", "combine", "conditioning average", "slerp", "weights", "codi"],
+            inputs=[
+                counted(
+                    "prompts",
+                    MAX_PROMPTS,
+                    "The number of prompts. Each has a socket and a weight.",
+                    io.Conditioning.Input("prompt", tooltip="A prompt to mix, from a CoDi Prompt node."),
+                    weight_widget("prompt"),
+                ),
+                _method_input(),
+            ],
+            outputs=[io.Conditioning.Output(display_name="conditioning", tooltip="The mixed prompt.")],
+        )
+
+    @classmethod
+    def execute(cls, prompts, method) -> io.NodeOutput:
+        return _mixture(*divided(prompts, "prompt", "weight"), method)
+
+
+class CoDiInterpolate(io.ComfyNode):
+    """Stays for saved graphs: its weights are sockets."""
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="CoDiInterpolate",
+            display_name="CoDi Interpolate Prompts (sockets)",
+            category=f"{CATEGORY}/prompts",
+            description="Mixes prompts by weights from other nodes. In new graphs use CoDi Interpolate Prompts, which "
+            "has the weights as widgets.",
+            search_aliases=["conditioning average", "slerp", "codi"],
+            is_deprecated=True,
             inputs=[
                 growing(
                     "prompts",
@@ -33,28 +64,36 @@ class CoDiInterpolate(io.ComfyNode):
                     least=2,
                 ),
                 growing_weights("prompt", MAX_PROMPTS),
-                io.Combo.Input(
-                    "method",
-                    options=list(METHODS),
-                    default="linear",
-                    tooltip="linear: the weighted mean, as in the paper. spherical: slerp, which preserves the norm of "
-                    "the prompts.",
-                ),
+                _method_input(),
             ],
             outputs=[io.Conditioning.Output(display_name="conditioning", tooltip="The mixed prompt.")],
         )
 
     @classmethod
     def execute(cls, prompts, method, weights=None) -> io.NodeOutput:
-        # Slerp of three or more prompts depends on their order.
-        given = connected("prompts", "prompt", MAX_PROMPTS, prompts, "mix")
-        require_choice(method, "method", METHODS)
-        embeddings = {name: _embedding(name, conditioning) for name, conditioning in given.items()}
-        _check(embeddings)
-        shares = weights_of(list(given), weights)
-        mixture = interpolate([(Prompt(e, e), share) for e, share in zip(embeddings.values(), shares)], METHODS[method])
-        _, more = next(iter(given.values()))[0]
-        return io.NodeOutput([[mixture.embedding, more.copy()]])
+        return _mixture(prompts, weights, method)
+
+
+def _method_input() -> io.Combo.Input:
+    return io.Combo.Input(
+        "method",
+        options=list(METHODS),
+        default="linear",
+        tooltip="linear: the weighted mean, as in the paper. spherical: slerp, which preserves the norm of the "
+        "prompts.",
+    )
+
+
+def _mixture(prompts, weights, method) -> io.NodeOutput:
+    # Slerp of three or more prompts depends on their order.
+    given = connected("prompts", "prompt", MAX_PROMPTS, prompts, "mix")
+    require_choice(method, "method", METHODS)
+    embeddings = {name: _embedding(name, conditioning) for name, conditioning in given.items()}
+    _check(embeddings)
+    shares = weights_of(list(given), weights)
+    mixture = interpolate([(Prompt(e, e), share) for e, share in zip(embeddings.values(), shares)], METHODS[method])
+    _, more = next(iter(given.values()))[0]
+    return io.NodeOutput([[mixture.embedding, more.copy()]])
 
 
 def _embedding(name: str, conditioning) -> Tensor:

@@ -1,7 +1,8 @@
-"""Growing inputs whose sockets are paired by number, such as prompt_2 and weight_2."""
+"""Inputs of any number that are paired by number, such as prompt_2 and weight_2."""
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 from comfy_api.latest import io
@@ -28,6 +29,38 @@ def growing_weights(one: str, most: int) -> io.Autogrow.Input:
         most,
         f"Weights of the {one}s with the same numbers. Only their ratio matters; the default is 1.",
     )
+
+
+def counted(group: str, most: int, tooltip: str, *each: Any) -> io.DynamicCombo.Input:
+    """A widget for a number from 2 to `most`, which shows so many of `each` input, numbered from one.
+
+    An Autogrow turns every widget into a socket; these stay widgets.
+    """
+
+    def shown(number: int) -> list[Any]:
+        return [_numbered_copy(one, i) for i in range(1, number + 1) for one in each]
+
+    options = [io.DynamicCombo.Option(str(number), shown(number)) for number in range(2, most + 1)]
+    return io.DynamicCombo.Input(group, options=options, tooltip=tooltip)
+
+
+def weight_widget(one: str) -> io.Float.Input:
+    """The weight beside each `one` of a mixture."""
+    return io.Float.Input(
+        "weight",
+        default=1.0,
+        min=0.0,
+        max=1000.0,
+        step=0.05,
+        round=False,
+        tooltip=f"The weight of the {one} with the same number. Only the ratio of the weights matters; 0 leaves one "
+        "out.",
+    )
+
+
+def divided(given: dict[str, Any], *names: str) -> list[dict[str, Any]]:
+    """The values of a `counted` input, as one dict for each of its inputs `names`."""
+    return [{key: one for key, one in given.items() if key.rpartition("_")[0] == name} for name in names]
 
 
 def connected(group: str, one: str, most: int, given: dict[str, Any], purpose: str) -> dict[str, Any]:
@@ -57,6 +90,12 @@ def partners(owners: list[str], kind: str, given: dict[str, Any] | None) -> list
 def weights_of(owners: list[str], given: dict[str, float | None] | None) -> list[float]:
     """The weight of each of `owners`, 1 where none is connected."""
     return require_shares([1.0 if one is None else one for one in partners(owners, "weight", given)], "weights")
+
+
+def _numbered_copy(one: Any, number: int) -> Any:
+    numbered_one = copy.copy(one)
+    numbered_one.id = f"{one.id}_{number}"
+    return numbered_one
 
 
 def _number(name: str) -> int:

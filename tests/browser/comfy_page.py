@@ -41,6 +41,21 @@ _NODES = """() => app.graph._nodes.map((node) => ({
     widgets: (node.widgets ?? []).map((widget) => [widget.name, widget.label ?? widget.name, widget.value]),
     box: [...node.getBounding()],
 }))"""
+# The nodes of the graph are called by their number from 0, in the order in which they were added.
+_CONNECT = """(links) => {
+    const nodes = app.graph._nodes;
+    for (const [origin, output, target, input] of links) {
+        const find = (slots, name) => slots.findIndex((slot) => slot.name === name);
+        const [from, to] = [nodes[origin], nodes[target]];
+        if (!from.connect(find(from.outputs, output), to, find(to.inputs, input)))
+            throw new Error(`no link from ${output} to ${input}`);
+    }
+}"""
+_ADD = """([type, x, y]) => {
+    const node = LiteGraph.createNode(type);
+    node.pos = [x, y];
+    app.graph.add(node);
+}"""
 _SHOW_ONLY = """(type) => {
     app.graph.clear();
     app.canvas.ds.reset();
@@ -138,6 +153,40 @@ class ComfyPage:
             self.page.evaluate("([graph, name]) => app.loadApiJson(graph, name)", [graph, name])
             self.page.evaluate("() => app.graph.arrange()")
 
+    def place_blueprint(self, name: str, x: float, y: float) -> None:
+        """Choose a subgraph blueprint in the node library, and put it on the page."""
+        search = self.page.get_by_placeholder("Search...", exact=True)
+        if not search.count():
+            self.command("Workspace.ToggleSidebarTab.node-library")
+        search.first.fill(name)
+        before = len(self.nodes())
+        self.page.get_by_text(name, exact=True).first.click()
+        self.page.mouse.click(x, y)
+        self.page.wait_for_function("(before) => app.graph._nodes.length > before", arg=before)
+
+    def add(self, kind: str, x: float = 0, y: float = 0) -> None:
+        """Add a node at a place of the graph."""
+        self.page.evaluate(_ADD, [kind, x, y])
+
+    def connect(self, *links: tuple[int, str, int, str]) -> None:
+        """Link nodes: number and output of one, number and input of another, in the order of `nodes`."""
+        self.page.evaluate(_CONNECT, links)
+
+    def set_widget(self, node: int, name: str, value) -> None:
+        """Set a widget of the node of this number."""
+        script = (
+            "([node, name, value]) => { app.graph._nodes[node].widgets.find((w) => w.name === name).value = value }"
+        )
+        self.page.evaluate(script, [node, name, value])
+
+    def app_inputs(self) -> list[str]:
+        """The labels of the inputs in App Mode; none where the graph is in view."""
+        return self.page.get_by_test_id("linear-widgets").get_by_test_id("builder-widget-label").all_inner_texts()
+
+    def app_results(self) -> int:
+        """The number of results of this graph's runs that App Mode has in its list."""
+        return self.page.get_by_test_id("linear-history-item").count()
+
     def nodes(self) -> list[dict]:
         """Type, title, `missing` and bounding `box` of each node; name, shown name, value of its slots and widgets."""
         return self.page.evaluate(_NODES)
@@ -173,6 +222,8 @@ class ComfyPage:
 
     def screenshot(self, path: str | os.PathLike, margin: int = 24) -> None:
         """Save an image of the graph as it lies in the editor, without the panels around it."""
+        if self.app_inputs():
+            self.command("Comfy.ToggleLinear")
         panel = self.page.locator("[data-testid=properties-panel] button[aria-pressed=true]")
         if panel.count():
             panel.click()

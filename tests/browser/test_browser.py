@@ -4,13 +4,27 @@ import re
 from itertools import combinations
 
 import pytest
+from host.blueprint_files import blueprint_names
 from host.comfy_host import PACK, PACK_NAME
 from host.workflow_files import read_graph, workflow_names
 
 TEMPLATES = workflow_names()
 HELP = PACK / "nodes" / "web" / "docs"
-OTHER_MODELS = "couple_sd15_stable_audio"  # the editor marks its loaders, whose files the user has
+OTHER_MODELS = "Couple Stable Diffusion 1.5 and Stable Audio"  # the editor marks its loaders, whose files the user has
 LOADERS = {"CheckpointLoaderSimple", "CLIPLoader", "CoDiLoadCoupler"}
+# The inputs and the number of results in App Mode, which has no place for texts.
+APPS = {
+    "Text to image, video, sound and text": (["prompt", "seed", "steps", "cfg", "alignment strength"], 3),
+    "Mix of two images and a text": (
+        [f"{what} of prompt {i}" for i in (1, 2) for what in ("colour", "shape")]
+        + ["text of prompt 3", "weight_1", "weight_2", "weight_3", "method", "seed"],
+        4,
+    ),
+    "Image and sound to video with sound": (
+        ["colour", "shape", "count", "video attends to audio", "audio attends to video", "noise_seed"],
+        1,
+    ),
+}
 CHINESE = re.compile(r"[\u4e00-\u9fff]")
 # What ComfyUI's own Chinese texts leave as it is.
 UNTRANSLATED = {"CFG", "Latent", "VAE"}
@@ -51,6 +65,62 @@ def test_template_opens_and_runs(editor, name, kinds):
     ):
         assert editor.queue() == "success"
         assert overlapping(editor.nodes()) == []  # previews make nodes grow
+
+
+@pytest.mark.parametrize("page", ["en"], indirect=True)
+@pytest.mark.parametrize("name", APPS)
+def test_app_has_its_inputs_and_results(editor, name):
+    inputs, results = APPS[name]
+    editor.open_template(PACK_NAME, name)
+    editor.page.get_by_test_id("linear-widgets").wait_for()
+    assert editor.app_inputs() == inputs
+    assert editor.queue() == "success"
+    editor.page.get_by_test_id("linear-history-item").nth(results - 1).wait_for(state="attached")
+    assert editor.app_results() == results
+
+
+@pytest.mark.parametrize("page", ["en"], indirect=True)
+def test_only_the_apps_open_in_app_mode(editor):
+    marked = {name for name in TEMPLATES if read_graph(name)["extra"].get("linearMode")}
+    assert marked == set(APPS)
+    editor.open_template(PACK_NAME, "Text to image")
+    assert editor.app_inputs() == []
+
+
+@pytest.mark.parametrize("page", ["en"], indirect=True)
+def test_blueprints_are_in_the_library_and_run(editor):
+    editor.page.evaluate("() => app.graph.clear()")
+    for i, name in enumerate(blueprint_names()):  # in this order, see below
+        editor.place_blueprint(name, 600 + 450 * (i % 2), 120 + 280 * (i // 2))
+    nodes = editor.nodes()
+    assert [node["title"] for node in nodes] == blueprint_names() and not any(node["missing"] for node in nodes)
+    any_output, mix, sound, everything, film = range(5)
+    others = ("CoDiLoadModel", "CoDiPromptText", "CoDiPromptText", "CoDiExampleScene")
+    results = ("PreviewImage", "PreviewAudio", "SaveVideo", "SaveVideo", "SaveVideo", "PreviewAny")
+    for i, kind in enumerate(others + results):
+        editor.add(kind, 1500 + 400 * (i % 4), 450 * (i // 4))
+    model, first, second, scene, image, audio, video, with_sound, with_film, text = range(5, 15)
+    prompts = [("positive", "positive"), ("unconditional", "unconditional")]
+    editor.connect(
+        *((model, "prompt_encoders", one, "prompt_encoders") for one in (first, second)),
+        *((one, out, mix, f"{end}_{i}") for i, one in enumerate((first, second), 1) for out, end in prompts),
+        (mix, "positive", any_output, "positive"),
+        (mix, "unconditional", any_output, "negative"),
+        *((model, name, any_output, name) for name in ("model", "vae", "audio_vae", "text_vae")),
+        (any_output, "image", image, "images"),
+        (any_output, "audio", audio, "audio"),
+        (everything, "video", video, "video"),
+        (everything, "text", text, "source"),
+        (scene, "video", sound, "video"),
+        (sound, "video", with_sound, "video"),
+        (scene, "audio", film, "audio"),
+        (film, "video", with_film, "video"),
+    )
+    for node in (any_output, sound, everything, film):
+        editor.set_widget(node, "steps", 2)
+    for stream in ("video_stream", "text_stream"):
+        editor.set_widget(any_output, stream, False)
+    assert editor.queue() == "success"
 
 
 def checkpoints(nodes: list[dict]) -> set[str]:

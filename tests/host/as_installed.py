@@ -84,7 +84,7 @@ def main(comfyui: Path, pack: Path, directory: Path) -> None:
     # Without the finders of editable installations, of which this repository may be one.
     sys.meta_path[:] = [BuiltinImporter, FrozenImporter, only]
     host = Measured(comfyui, directory, pack)
-    prompt = api_form("text_to_image_and_sound")
+    prompt = api_form("Text to image and sound")
     for node in prompt.values():
         if "steps" in node["inputs"]:
             node["inputs"]["steps"] = 1

@@ -25,6 +25,12 @@ _UNET = {
 _POOLED, _SIZE_EMBEDDINGS = 16, 6 * 256  # SDXL's vector is the pooled prompt and six numbers, 256 each
 _CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
     "sd15": ("SD15", _UNET | {"context_dim": 16, "use_linear_in_transformer": False, "adm_in_channels": None}),
+    "unclip_l": (
+        "SD21UnclipL",
+        _UNET
+        | {"model_channels": 64, "context_dim": 16, "use_linear_in_transformer": True, "num_classes": "sequential"}
+        | {"adm_in_channels": 1536},
+    ),
     "sdxl": (
         "SDXL",
         _UNET
@@ -65,13 +71,23 @@ _CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
 }  # fmt: skip
 SHAPES = {
     "sd15": (4, 8, 8),
+    "unclip_l": (4, 8, 8),
     "sdxl": (4, 8, 12),
     "stable_audio": (64, 20),
     "ace": (8, 16, 12),
     "flux": (16, 8, 8),
 }
-AXES = {"sd15": "HW", "sdxl": "HW", "flux": "HW", "stable_audio": "T", "ace": "TF"}
-CONTEXT = {"sd15": 16, "sdxl": 24, "stable_audio": 768, "ace": 16, "flux": 16, "ltxav": 32, "h3": 16}
+AXES = {"sd15": "HW", "unclip_l": "HW", "sdxl": "HW", "flux": "HW", "stable_audio": "T", "ace": "TF"}
+CONTEXT = {
+    "sd15": 16,
+    "unclip_l": 16,
+    "sdxl": 24,
+    "stable_audio": 768,
+    "ace": 16,
+    "flux": 16,
+    "ltxav": 32,
+    "h3": 16,
+}
 
 
 def unet_config(name: str) -> dict[str, Any]:

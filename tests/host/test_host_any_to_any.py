@@ -49,8 +49,9 @@ def mixed(graph, prompts, chosen, output):
     """CoDi Interpolate over the chosen prompts; a single one as it is."""
     if len(chosen) == 1:
         return prompts[chosen[0]][output]
-    links = {f"prompts.prompt_{i}": prompts[kind][output] for i, kind in enumerate(chosen, start=1)}
-    return graph.add("CoDiInterpolate", method="linear", **links)[0]
+    inputs = {f"prompts.prompt_{i}": prompts[kind][output] for i, kind in enumerate(chosen, start=1)}
+    inputs |= {f"prompts.weight_{i}": 1.0 for i in range(1, len(chosen) + 1)}
+    return graph.add("CoDiInterpolatePrompts", method="linear", prompts=str(len(chosen)), **inputs)[0]
 
 
 def decoded(graph, loaded, latent, outputs):

@@ -30,6 +30,7 @@ from host.wired_graph import (
     make_images,
     masked,
     mixed,
+    mixed_by_sockets,
     nested,
     of_image,
     of_text,
@@ -211,11 +212,11 @@ MISTAKES = {
         "context_2: this is a mixture already",
     ),
     "context without its unconditional": (
-        versatile(mixed(of_text, of_image, **{"contexts.context_3": lambda g: of_text(g)[0]})),
+        versatile(mixed_by_sockets(of_text, of_image, **{"contexts.context_3": lambda g: of_text(g)[0]})),
         "unconditional_3: there is none for context_3",
     ),
     "unconditional without its context": (
-        versatile(mixed(of_text, of_image, **{"unconditionals.unconditional_3": lambda g: of_text(g)[1]})),
+        versatile(mixed_by_sockets(of_text, of_image, **{"unconditionals.unconditional_3": lambda g: of_text(g)[1]})),
         "unconditionals: one is for context_3",
     ),
     "unconditional of another kind": (
@@ -231,11 +232,11 @@ MISTAKES = {
         "contexts: Contexts of image and text cannot be concatenated",
     ),
     "shares side by side": (
-        versatile(mixed(of_image, of_image, method="concatenate", **{"weights.weight_1": 2.0})),
+        versatile(mixed(of_image, of_image, method="concatenate", **{"contexts.weight_1": 2.0})),
         "weights: the method concatenate has no weights",
     ),
     "shares of nothing": (
-        versatile(mixed(of_text, of_image, **{"weights.weight_1": 0.0, "weights.weight_2": 0.0})),
+        versatile(mixed(of_text, of_image, **{"contexts.weight_1": 0.0, "contexts.weight_2": 0.0})),
         "weights: all are 0",
     ),
     "guidance of prompts": (versatile(guided_apart(Wired.text)), "positive: this is a prompt"),
@@ -267,6 +268,7 @@ def test_a_mistake(host, name):
     known = {key for group in ("required", "optional") for key in inputs.get(group, {})}
     grown = {f"{name}_{i}" for name in ("prompt", "context", "unconditional") for i in range(1, 17)}
     known |= grown | {"positive", "negative"}  # which guiders have
+    known |= {"weights"}  # weight_1 and so on, all of them
     named, advice = text.split(": ", 1)
     assert set(named.split(", ")) <= known, f"{failure.value.node} has no input {named}"
     assert re.search(REMEDY, advice), text

@@ -35,15 +35,20 @@ def context(run_node, versatile):
     return call
 
 
-@pytest.fixture
-def mix(run_node):
+@pytest.fixture(params=["CoDiMixContextsByWeight", "CoDiMixContexts"])
+def mix(request, run_node):
+    """The node with weights as widgets, and the one with sockets that saved graphs have."""
+
     def call(*contexts, weights=(), method="attention"):
         names = ("context", "unconditional", "weight")
         given = [
             {f"{name}_{i}": one for i, one in enumerate(values, start=1)}
             for name, values in zip(names, [*zip(*contexts), weights])
         ]
-        return run_node("CoDiMixContexts", **dict(zip(("contexts", "unconditionals", "weights"), given)), method=method)
+        inputs = dict(zip(("contexts", "unconditionals", "weights"), given))
+        if request.param == "CoDiMixContextsByWeight":
+            inputs = {"contexts": {"contexts": str(len(contexts))} | given[0] | given[1] | given[2]}
+        return run_node(request.param, **inputs, method=method)
 
     return call
 

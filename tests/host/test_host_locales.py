@@ -73,6 +73,14 @@ def test_categories_and_types_are_translated(host):
     assert set(texts["zh"]["nodeCategories"]) == parts - stock
 
 
+def test_templates_have_the_name_of_the_pack():
+    # By the folder that ComfyUI-Manager installs to, which is the registry's id.
+    project = re.search(r'^name = "(.*)"', (PACK / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE)[1]
+    for locale in ("en", "zh"):
+        texts = json.loads((LOCALES / locale / "main.json").read_text(encoding="utf-8"))
+        assert texts["templateWorkflows"]["category"][project].startswith("CoDi ")
+
+
 def test_help_pages_are_translated(host):
     names = json.loads((LOCALES / "zh" / "nodeDefs.json").read_text(encoding="utf-8"))
     for name in host.pack_nodes:

@@ -1,5 +1,7 @@
 """The pack as ComfyUI lists it."""
 
+from urllib.parse import quote
+
 import pytest
 import torch
 from host.comfy_host import PACK
@@ -36,6 +38,7 @@ NODES = {
     "CoDiGuider",
     "CoDiHoldStreams",
     "CoDiInterpolate",
+    "CoDiInterpolatePrompts",
     "CoDiJoinLatents",
     "CoDiLatentFromBatch",
     "CoDiLoadCoupler",
@@ -43,10 +46,12 @@ NODES = {
     "CoDiLoadJointLatent",
     "CoDiLoadModel",
     "CoDiMixContexts",
+    "CoDiMixContextsByWeight",
     "CoDiPickBest",
     "CoDiPromptAudio",
     "CoDiPromptImage",
     "CoDiPromptText",
+    "CoDiPromptToClipVisionOutput",
     "CoDiPromptVideo",
     "CoDiRepeatLatentBatch",
     "CoDiSampleAudio",
@@ -82,6 +87,16 @@ def test_node_explains_itself(host, name):
     page = (PACK / "nodes" / "web" / "docs" / f"{name}.md").read_text()
     assert page.startswith(f"# {schema.display_name}\n")
     assert [entry.id for entry in schema.inputs if entry.id not in page] == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [("CoDiInterpolate", "CoDiInterpolatePrompts"), ("CoDiMixContexts", "CoDiMixContextsByWeight")]
+)
+def test_nodes_for_saved_graphs_name_their_successors(host, old, new):
+    schema, successor = (host.node(name).GET_SCHEMA() for name in (old, new))
+    assert schema.is_deprecated and not successor.is_deprecated
+    assert f"In new graphs use {successor.display_name}," in schema.description
+    assert [one.get_io_type() for one in schema.outputs] == [one.get_io_type() for one in successor.outputs]
 
 
 def test_checkpoints_come_from_the_pack_and_from_the_models_folder(host):
@@ -136,4 +151,6 @@ def test_template_browser_finds_the_workflows(server):
     names = sorted(path.stem for path in WORKFLOWS.glob("*.json"))
     assert sorted(server.get("/workflow_templates")["codi_pack"]) == names
     for name in names:
-        assert server.read(f"/api/workflow_templates/codi_pack/{name}.jpg").startswith(b"\xff\xd8"), "no thumbnail"
+        assert server.read(quote(f"/api/workflow_templates/codi_pack/{name}.jpg")).startswith(b"\xff\xd8"), (
+            "no thumbnail"
+        )

@@ -121,12 +121,17 @@ def conditionings(run_node, tiny):
     return [run_node(f"CoDiPrompt{kind}", prompt_encoders=tiny[1], **content)[0] for kind, content in contents.items()]
 
 
-@pytest.fixture
-def mix(run_node):
+@pytest.fixture(params=["CoDiInterpolatePrompts", "CoDiInterpolate"])
+def mix(request, run_node):
+    """The node with weights as widgets, and the one with sockets that saved graphs have."""
+
     def call(conditionings, weights=(), method="linear"):
         prompts = {f"prompt_{i}": conditioning for i, conditioning in enumerate(conditionings, start=1)}
         weights = {f"weight_{i}": weight for i, weight in enumerate(weights, start=1)}
-        ((embedding, more),) = run_node("CoDiInterpolate", prompts=prompts, weights=weights, method=method)[0]
+        given = {"prompts": prompts, "weights": weights}
+        if request.param == "CoDiInterpolatePrompts":
+            given = {"prompts": {"prompts": str(len(prompts))} | prompts | weights}
+        ((embedding, more),) = run_node(request.param, **given, method=method)[0]
         assert more == {}
         return embedding
 
@@ -186,7 +191,7 @@ def test_prompts_that_cannot_be_mixed(mix, conditionings):
         mix([])
 
 
-def graph(weights: dict, prompts: int = 3) -> dict:
+def graph(weights: dict, prompts: int = 3, kind: str = "CoDiInterpolatePrompts") -> dict:
     """A prompt in the form of the API: as many texts, weighted, mixed and saved."""
     texts = ("a red star", "two blue stars", "three stars")
     nodes = {"0": {"class_type": "CoDiLoadModel", "inputs": {"checkpoint": "tiny.safetensors"}}}
@@ -196,10 +201,14 @@ def graph(weights: dict, prompts: int = 3) -> dict:
         encoded = {"prompt_encoders": ["0", 1], "text": texts[number - 1]}
         nodes[f"{number}"] = {"class_type": "CoDiPromptText", "inputs": encoded}
         inputs[f"prompts.prompt_{number}"] = [f"{number}", 0]
-    for number, value in weights.items():
-        nodes[f"w{number}"] = {"class_type": "PrimitiveFloat", "inputs": {"value": value}}
-        inputs[f"weights.weight_{number}"] = [f"w{number}", 0]
-    nodes["mix"] = {"class_type": "CoDiInterpolate", "inputs": inputs}
+    if kind == "CoDiInterpolatePrompts":
+        inputs["prompts"] = f"{prompts}"
+        inputs |= {f"prompts.weight_{number}": weights.get(number, 1.0) for number in range(1, prompts + 1)}
+    else:
+        for number, value in weights.items():
+            nodes[f"w{number}"] = {"class_type": "PrimitiveFloat", "inputs": {"value": value}}
+            inputs[f"weights.weight_{number}"] = [f"w{number}", 0]
+    nodes["mix"] = {"class_type": kind, "inputs": inputs}
     save = {"conditioning": ["mix", 0], "filename_prefix": "codi_embeddings/mixed"}
     nodes["save"] = {"class_type": "CoDiSaveEmbedding", "inputs": save}
     return nodes
@@ -212,15 +221,29 @@ def saved(host, outputs: dict) -> torch.Tensor:
     return load_file(host.output / file["subfolder"] / file["filename"])["embedding"]
 
 
-def test_mixing_in_a_graph(host, run_node, tiny, mix):
+@pytest.mark.parametrize("kind", ["CoDiInterpolatePrompts", "CoDiInterpolate"])
+def test_mixing_in_a_graph(host, run_node, tiny, mix, kind):
     texts = ("a red star", "two blue stars", "three stars")
     one = [run_node("CoDiPromptText", prompt_encoders=tiny[1], text=text)[0] for text in texts]
-    torch.testing.assert_close(saved(host, host.run(graph({1: 0.5, 3: 2.5}))), mix(one, [0.5, 1, 2.5]))
-    torch.testing.assert_close(saved(host, host.run(graph({}, prompts=2))), mix(one[:2]))
+    torch.testing.assert_close(saved(host, host.run(graph({1: 0.5, 3: 2.5}, kind=kind))), mix(one, [0.5, 1, 2.5]))
+    torch.testing.assert_close(saved(host, host.run(graph({}, prompts=2, kind=kind))), mix(one[:2]))
     with pytest.raises(ExecutionFailed, match="^weights: all are 0"):
-        host.run(graph({1: 0.0, 2: 0.0, 3: 0.0}))
+        host.run(graph({1: 0.0, 2: 0.0, 3: 0.0}, kind=kind))
+    unfinished = graph({}, prompts=2, kind=kind)
+    del unfinished["mix"]["inputs"]["prompts.prompt_2"]
     with pytest.raises(ValueError, match=r"prompts.prompt_2"):
-        host.run(graph({}, prompts=1))
+        host.run(unfinished)
+
+
+def test_the_browser_learns_which_widgets_a_number_of_prompts_has(server):
+    inputs = server.get("/object_info/CoDiInterpolatePrompts")["CoDiInterpolatePrompts"]["input"]
+    kind, details = inputs["required"]["prompts"]
+    assert kind == "COMFY_DYNAMICCOMBO_V3"
+    assert [option["key"] for option in details["options"]] == [str(number) for number in range(2, 17)]
+    for option in details["options"]:
+        names = [f"{name}_{i}" for i in range(1, int(option["key"]) + 1) for name in ("prompt", "weight")]
+        assert list(option["inputs"]["required"]) == names
+        assert not option["inputs"]["required"]["weight_2"][1].get("forceInput")
 
 
 def test_the_browser_learns_how_the_sockets_grow(server):

@@ -1,5 +1,6 @@
 """The shipped workflows, from the files as shipped: they run, give what they promise, and can be read by a person."""
 
+import re
 import shutil
 from collections import Counter
 from dataclasses import dataclass
@@ -13,32 +14,32 @@ from host.workflow_files import NOT_EXECUTED, WORKFLOWS, api_form, read_graph, w
 from PIL import Image
 
 NAMES = workflow_names()
-JOINT, PUBLISHED = "text_to_image_and_sound", "published_low_vram"
-OTHER_MODELS = "couple_sd15_stable_audio"  # needs checkpoints that are not of this pack
+JOINT, PUBLISHED = "Text to image and sound", "Published CoDi weights in little VRAM"
+OTHER_MODELS = "Couple Stable Diffusion 1.5 and Stable Audio"  # needs checkpoints that are not of this pack
 # How many results of each kind a workflow saves or shows.
 RESULTS = {
-    "couple_two_models": {"image": 1, "audio": 1},
-    "best_of_four": {"image": 1, "audio": 1, "text": 1},
-    "image_and_sound_to_video_with_sound": {"video": 1},
-    "image_to_text": {"text": 4},
-    "image_variation": {"image": 4},
+    "Couple two models": {"image": 1, "audio": 1},
+    "Best of four candidates": {"image": 1, "audio": 1, "text": 1},
+    "Image and sound to video with sound": {"video": 1},
+    "Image to text": {"text": 4},
+    "Variations of an image": {"image": 4},
     PUBLISHED: {"image": 1, "audio": 1},
-    "sound_to_image": {"image": 1},
-    "sound_to_video_held": {"video": 1},
-    "text_to_everything": {"image": 1, "video": 1, "audio": 1, "text": 1},
-    "text_to_image": {"image": 1},
+    "Sound to image": {"image": 1},
+    "Video for a given sound": {"video": 1},
+    "Text to image, video, sound and text": {"image": 1, "video": 1, "audio": 1, "text": 1},
+    "Text to image": {"image": 1},
     JOINT: {"image": 1, "audio": 1},
-    "text_variation": {"text": 4},
-    "two_images_and_text_interpolated": {"image": 4},
-    "vd_dual_guidance": {"image": 4},
-    "vd_edit": {"image": 4, "text": 1},
-    "vd_focus_sweep": {"image": 5},
-    "vd_image_to_text": {"text": 4},
-    "vd_image_variation": {"image": 5},
-    "vd_multi_image_blend_with_masks": {"image": 4},
-    "vd_text_to_image": {"image": 4},
-    "vd_text_variation": {"text": 4},
-    "video_to_sound_held": {"video": 1, "audio": 1},
+    "Variations of a text": {"text": 4},
+    "Mix of two images and a text": {"image": 4},
+    "Versatile Diffusion, text and image together": {"image": 4},
+    "Versatile Diffusion, edit an image by its description": {"image": 4, "text": 1},
+    "Versatile Diffusion, content or style of an image": {"image": 5},
+    "Versatile Diffusion, image to text": {"text": 4},
+    "Versatile Diffusion, variations of an image": {"image": 5},
+    "Versatile Diffusion, parts of several images": {"image": 4},
+    "Versatile Diffusion, text to image": {"image": 4},
+    "Versatile Diffusion, variations of a text": {"text": 4},
+    "Sound for a given video": {"video": 1, "audio": 1},
 }
 KINDS = {"SaveImage": "image", "SaveVideo": "video", "SaveAudioAdvanced": "audio", "PreviewAny": "text"}
 TITLE = 30  # height of a node's title bar, which lies above its position
@@ -166,13 +167,13 @@ def test_over_http(server):
 @pytest.mark.parametrize(
     "name, colour, shape",
     [
-        ("sound_to_image", "green", "heart"),
-        ("two_images_and_text_interpolated", "red", "star"),
-        ("vd_dual_guidance", "blue", "star"),
-        ("vd_edit", "blue", "circle"),
-        ("vd_image_variation", "purple", "star"),
-        ("vd_multi_image_blend_with_masks", "red", "heart"),
-        ("vd_text_to_image", "green", "heart"),
+        ("Sound to image", "green", "heart"),
+        ("Mix of two images and a text", "red", "star"),
+        ("Versatile Diffusion, text and image together", "blue", "star"),
+        ("Versatile Diffusion, edit an image by its description", "blue", "circle"),
+        ("Versatile Diffusion, variations of an image", "purple", "star"),
+        ("Versatile Diffusion, parts of several images", "red", "heart"),
+        ("Versatile Diffusion, text to image", "green", "heart"),
     ],
 )
 def test_images_show_what_was_asked_for(host, run, name, colour, shape):
@@ -234,6 +235,22 @@ def test_links_and_nodes_are_whole(host, name):
     starts = [link for node in nodes.values() for entry in node["outputs"] for link in entry["links"] or []]
     known = Counter(link[0] for link in graph["links"])
     assert known == Counter(ends) == Counter(starts) and set(known.values()) <= {1}
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if "linearData" in read_graph(name)["extra"]])
+def test_inputs_and_outputs_of_an_app_exist(name):
+    graph = read_graph(name)
+    nodes = {node["id"]: node for node in graph["nodes"]}
+    app = graph["extra"]["linearData"]
+    assert graph["extra"]["linearMode"] and app["inputs"]
+    assert [one for one in app["inputs"] if one[1] not in nodes[one[0]]["widgets_values_named"]] == []
+    assert {nodes[one]["type"] for one in app["outputs"]} <= set(KINDS)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_name_reads_as_a_title(name):
+    # The template browser has no other title and description of a pack's templates.
+    assert re.fullmatch(r"[A-Z][\w ,.]+\w", name) and "_" not in name and name.isascii()
 
 
 @pytest.mark.parametrize("name", NAMES)

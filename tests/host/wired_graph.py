@@ -235,10 +235,24 @@ def mixed(*contexts, method="attention", **more):
 
     def wire(g):
         nodes = [make(g) for make in contexts]
+        inputs = {"contexts": str(len(nodes))}
+        for i, node in enumerate(nodes, start=1):
+            inputs |= {f"contexts.context_{i}": node[0], f"contexts.unconditional_{i}": node[1]}
+            inputs[f"contexts.weight_{i}"] = 1.0
+        inputs |= {name: value(g) if callable(value) else value for name, value in more.items()}
+        return g.add("CoDiMixContextsByWeight", method=method, **inputs)
+
+    return wire
+
+
+def mixed_by_sockets(*contexts, **more):
+    """The older `CoDi Mix Contexts`, in which every socket may be left free."""
+
+    def wire(g):
+        nodes = [make(g) for make in contexts]
         inputs = {f"contexts.context_{i}": node[0] for i, node in enumerate(nodes, start=1)}
         inputs |= {f"unconditionals.unconditional_{i}": node[1] for i, node in enumerate(nodes, start=1)}
-        inputs |= {name: value(g) if callable(value) else value for name, value in more.items()}
-        return g.add("CoDiMixContexts", method=method, **inputs)
+        return g.add("CoDiMixContexts", method="attention", **inputs, **{name: one(g) for name, one in more.items()})
 
     return wire
 
@@ -280,4 +294,6 @@ def _made(g, value):
 
 def interpolated(g):
     other = g.given([[torch.zeros(1, 77, 768), {}]])
-    return g.add("CoDiInterpolate", method="linear", **{"prompts.prompt_1": g.text(), "prompts.prompt_2": other})
+    links = {"prompts.prompt_1": g.text(), "prompts.prompt_2": other}
+    weights = {"prompts.weight_1": 1.0, "prompts.weight_2": 1.0}
+    return g.add("CoDiInterpolatePrompts", method="linear", prompts="2", **links, **weights)
