@@ -9,13 +9,14 @@ MODEL_MODULES = ("torch", "numpy", "PIL", "safetensors", "diffusers")
 TEXT_MODULES = ("torchvision", "open_clip")
 # As in pyproject.toml; the others are requirements of the pack.
 _EXTRAS = {
+    "av-align": ("cv2",),
     "train": ("accelerate", "matplotlib", "scipy", "tensorboard"),
     "standalone": (
         *("torch", "torchvision", "torchaudio", "numpy", "PIL", "safetensors", "tokenizers", "tqdm", "av"),
         "huggingface_hub",  # comes with diffusers
     ),
 }
-_DISTRIBUTIONS = {"PIL": "pillow", "open_clip": "open_clip_torch"}
+_DISTRIBUTIONS = {"PIL": "pillow", "open_clip": "open_clip_torch", "cv2": "opencv-python-headless"}
 
 
 class MissingModule(ValueError):
