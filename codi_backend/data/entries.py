@@ -68,7 +68,11 @@ def find_entries(
     lines = [printable(line) for line in passed_over.lines()]
     if not entries:
         known = ", ".join(f".{ending}" for endings in ENDINGS.values() for ending in endings)
-        remedy = "it has no rows to train on" if path.is_file() and ending in MANIFESTS else f"give files that end in {known}"
+        remedy = (
+            "it has no rows to train on"
+            if path.is_file() and ending in MANIFESTS
+            else f"give files that end in {known}"
+        )
         raise ValueError(" ".join([f"{path} has no training data: {remedy}.", *lines, broken.reasons()]).strip())
     for line in lines if note else ():
         note(line)
