@@ -9,11 +9,12 @@ import torch
 from media_samples import grey, tone, write_film
 
 from codi_backend.cli.main import main
-from codi_backend.data import sample_scene
+from codi_backend.data import ShapesAndChimes, sample_scene
 from codi_backend.data.audio import render_audio
 from codi_backend.evaluation.av_align import av_align, find_events, measure_synchrony
 from codi_backend.evaluation.motion import motion_peaks
 from codi_backend.evaluation.onsets import audio_onsets
+from codi_backend.media.write import save_video
 
 RATE, FRAME_RATE, SECONDS = 16000, 20, 3.0
 TIMES = (0.5, 1.1, 1.35, 2.2)
@@ -113,6 +114,15 @@ def test_scores_fall_with_the_shift(tmp_path):
     assert scores[0] == scores[1] == 1
     # At 0.2 s the second click falls near the third jump.
     assert scores[2] <= 0.4 and scores[3] <= 0.2
+
+
+def test_rendered_scenes_reach_what_few_frames_allow(tmp_path):
+    """Objects that appear with their notes; frames are 0.16 s apart, so quick notes share a frame's window."""
+    data = ShapesAndChimes(20, ("video", "audio"), split="held_out", seed=3)
+    for i in range(20):
+        save_video(tmp_path / f"{i}.mp4", data[i]["video"], 6.25, data[i]["audio"], 16000)
+    result = measure_synchrony(sorted(tmp_path.glob("*.mp4")))
+    assert result.mean > 0.88 and result.shuffled < 0.45
 
 
 def test_shuffled_is_the_mean_over_pairs_of_different_clips(tmp_path):
