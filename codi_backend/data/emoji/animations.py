@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,25 +18,26 @@ from .styles import on_white
 _SHORTEST = 0.011  # seconds; browsers show frames for 0.1 s where files ask for less
 
 
-def animations(archive: Path, keys: Collection[str], size: int) -> Iterator[tuple[str, list[Image.Image] | None]]:
-    """Keys and frames of `size` pixels, at the frame rate of the small model; the animation loops until the video ends.
+def animations(
+    archive: Path, keys: Collection[str], size: int
+) -> Iterator[tuple[str, Callable[[], list[Image.Image]]]]:
+    """Keys, and how to get the frames of `size` pixels, of the animations in an archive; stills are left out.
 
-    None for a still among the animations.
+    Frames are at the frame rate of the small model; the animation loops until the video ends.
     """
 
     def wanted(name: str) -> bool:
         return name.endswith(".webp") and key_of(name.rpartition("/")[2][:-5]) in keys
 
     for name, content in members(archive, wanted):
-        yield key_of(name.rpartition("/")[2][:-5]), _frames(Image.open(io.BytesIO(content)), size)
+        image = Image.open(io.BytesIO(content))
+        if getattr(image, "n_frames", 1) > 1:
+            yield key_of(name.rpartition("/")[2][:-5]), partial(_frames, image, size)
 
 
-def _frames(image: Image.Image, size: int) -> list[Image.Image] | None:
-    count = getattr(image, "n_frames", 1)
-    if count < 2:
-        return None
+def _frames(image: Image.Image, size: int) -> list[Image.Image]:
     begins, drawn, end = [], [], 0.0
-    for index in range(count):
+    for index in range(image.n_frames):
         image.seek(index)
         image.load()  # which reads the duration
         begins.append(end)

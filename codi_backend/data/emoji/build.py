@@ -122,9 +122,8 @@ def _make_videos(out: Path, files: dict[str, Path], there: Inventory, size: int,
         if not package.startswith("@lobehub/fluent-emoji-anim"):
             continue
         for key, frames in progress(animations(archive, keys, size), f"videos of {package}", 0):
-            if frames is not None:
-                write_once(out / video_path(key), lambda frames=frames: webp_bytes(frames))
-                there.videos[key] = package
+            write_once(out / video_path(key), lambda frames=frames: webp_bytes(frames()))
+            there.videos[key] = package
 
 
 def _make_speech(out: Path, there: Inventory, progress: Progress) -> None:

@@ -13,18 +13,19 @@ from ...media.read import read_audio
 from ...media.write import spectrogram_image
 from ...models.autoencoders import LogMel
 from .rows import Row
+from .splits import share
 
 _PER_KIND = 24
 _TYPES = {"png": "image/png", "webp": "image/webp", "flac": "audio/flac"}
 
 
 def contact_sheet(folder: Path, rows: Sequence[Row]) -> str:
-    """An HTML page with rows of every kind, spread evenly over the manifest."""
+    """An HTML page with some rows of every kind."""
     mel = LogMel(MelConfig())
     parts = []
     for kind in dict.fromkeys(row.kind for row in rows):
         those = [row for row in rows if row.kind == kind]
-        chosen = those[:: max(1, len(those) // _PER_KIND)][:_PER_KIND]
+        chosen = sorted(those, key=lambda row: share("contact sheet", row.text))[:_PER_KIND]
         cards = "".join(_card(folder, row, mel) for row in chosen)
         parts.append(f"<h2>{html.escape(kind)} <small>{len(those)} rows</small></h2><section>{cards}</section>")
     return (

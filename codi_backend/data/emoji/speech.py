@@ -38,7 +38,9 @@ VOICES = (
     Voice("en-029+m2", "a Caribbean man"),
     Voice("en-029+f5", "a Caribbean woman"),
 )
-HELD_OUT = held_out_voices([voice.name for voice in VOICES])
+_WOMEN = [voice.name for voice in VOICES if voice.words.endswith("woman")]
+_MEN = [voice.name for voice in VOICES if voice.name not in _WOMEN]
+HELD_OUT = held_out_voices(_WOMEN) | held_out_voices(_MEN)
 """Names of the voices that training does not have."""
 
 
