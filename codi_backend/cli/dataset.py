@@ -1,20 +1,23 @@
-"""`codi dataset preview`: write a contact sheet of Shapes & Chimes."""
+"""`codi dataset`: preview Shapes & Chimes, or make the emoji dataset."""
 
 from __future__ import annotations
 
 import argparse
 
 from ..media.output_folder import check_folder
+from . import emoji
 from .arguments import folder_path
 from .extras import require
 
 
 def add(subparsers: argparse._SubParsersAction) -> None:
     """Add the command's options."""
-    p = subparsers.add_parser("dataset", help="preview Shapes & Chimes").add_subparsers(
-        required=True, metavar="COMMAND"
+    p = subparsers.add_parser("dataset", help="preview Shapes & Chimes, or make a dataset of emoji")
+    commands = p.add_subparsers(required=True, metavar="COMMAND")
+    emoji.add(commands)
+    p = commands.add_parser(
+        "preview", help="write a contact sheet of Shapes & Chimes with images, videos, captions and audio"
     )
-    p = p.add_parser("preview", help="write a contact sheet with images, videos, captions and audio")
     p.add_argument("--out", type=folder_path, required=True)
     p.add_argument("--count", type=int, default=24)
     p.add_argument("--seed", type=int, default=0)

@@ -9,13 +9,22 @@ MODEL_MODULES = ("torch", "numpy", "PIL", "safetensors", "diffusers")
 TEXT_MODULES = ("torchvision", "open_clip")
 # As in pyproject.toml; the others are requirements of the pack.
 _EXTRAS = {
+    "av-align": ("cv2",),
+    "emoji": ("resvg_py",),
     "train": ("accelerate", "matplotlib", "scipy", "tensorboard"),
     "standalone": (
         *("torch", "torchvision", "torchaudio", "numpy", "PIL", "safetensors", "tokenizers", "tqdm", "av"),
         "huggingface_hub",  # comes with diffusers
     ),
 }
-_DISTRIBUTIONS = {"PIL": "pillow", "open_clip": "open_clip_torch"}
+_DISTRIBUTIONS = {
+    "PIL": "pillow",
+    "open_clip": "open_clip_torch",
+    "cv2": "opencv-python-headless",
+    "resvg_py": "resvg-py",
+}
+# No extra can say so: what tinysoundfont needs besides is for playing aloud and has to be compiled.
+_WITHOUT_DEPENDENCIES = ("tinysoundfont",)
 
 
 class MissingModule(ValueError):
@@ -32,6 +41,8 @@ def require(*modules: str) -> None:
 def missing(module: str) -> MissingModule:
     """Make the error about a module that is not installed."""
     module = module.partition(".")[0]
+    if module in _WITHOUT_DEPENDENCIES:
+        return MissingModule(f"{module} is not installed: type pip install --no-deps {module}.")
     extra = next((extra for extra, modules in _EXTRAS.items() if module in modules), None)
     what = "." if extra is None else f'".[{extra}]"'
     return MissingModule(

@@ -1,10 +1,11 @@
-"""`codi similarity`: compare the embeddings of prompts and outputs."""
+"""`codi similarity`: compare the embeddings of prompts and outputs, or the timing of clips' audio and video."""
 
 from __future__ import annotations
 
 import argparse
 
 from ..media.output_folder import check_folder, replacing
+from . import av_align
 from .arguments import MODEL, add_prompts, file_path, folder_path
 from .extras import MODEL_MODULES, TEXT_MODULES, require
 
@@ -19,12 +20,17 @@ def add(subparsers: argparse._SubParsersAction) -> None:
     p.add_argument("--steps", type=int, help="sampling steps (default: the model's own)")
     p.add_argument("--guidance", type=float, help="guidance scale (default: the model's own)")
     p.add_argument("--model", nargs="+", type=file_path, default=["mini"], help=MODEL)
-    p.add_argument("--out", type=folder_path, help="folder for similarity.json and similarity.png")
+    p.add_argument("--out", type=folder_path, help="folder for similarity.json and similarity.png, or av_align.json")
+    p.add_argument("--av-align", nargs="+", type=file_path, metavar="FILE", help="instead, AV-Align of videos that "
+                   "have audio: how far onsets and peaks of motion coincide, beside a shuffled baseline")  # fmt: skip
+    p.add_argument("--json", action="store_true", help="print the result as JSON on stdout")
     p.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> None:
     """Run the command."""
+    if options.av_align:
+        return av_align.measure(options)
     if options.out is not None:
         check_folder(options.out)
     files = {name for name, *_ in options.prompts or ()}
@@ -49,10 +55,9 @@ def run(options: argparse.Namespace) -> None:
         steps=options.steps,
         guidance=options.guidance,
     )
-    for name, matrix in matrices.items():
-        print(f"{name}:\n{matrix}\n")
+    plain = json.dumps({name: dataclasses.asdict(matrix) for name, matrix in matrices.items()}, indent=1)
+    print(plain if options.json else "\n".join(f"{name}:\n{matrix}\n" for name, matrix in matrices.items()))
     if options.out is not None:
-        plain = {name: dataclasses.asdict(matrix) for name, matrix in matrices.items()}
         with replacing(options.out) as folder:
-            (folder / "similarity.json").write_text(json.dumps(plain, indent=1) + "\n")
+            (folder / "similarity.json").write_text(plain + "\n")
             heat_map(matrices).save(folder / "similarity.png")

@@ -28,10 +28,11 @@ Content = str | Path | Member
 
 @dataclass(frozen=True)
 class Entry:
-    """Contents that belong together, by modality."""
+    """Contents that belong together, by modality; `split` is what a manifest says, in small letters."""
 
     name: str
     contents: dict[str, Content]
+    split: str | None = None
 
 
 @contextmanager

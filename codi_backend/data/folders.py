@@ -57,7 +57,7 @@ def _described(
             files = [os.path.normpath(content) for content in row.contents.values() if isinstance(content, Path)]
             names = dict.fromkeys(group_of[file] for file in files if file in group_of)
             beside = {kind: content for name in names for kind, content in groups[name].items()}
-            entries.append(Entry(row.name, beside | row.contents))
+            entries.append(Entry(row.name, beside | row.contents, row.split))
             used.update(names)
     for name in used:
         del groups[name]

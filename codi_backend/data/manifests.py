@@ -15,6 +15,7 @@ from .passed_over import PassedOver
 # Hugging Face's folders have `file_name`, whose ending decides the modality, or `image_file_name` and the like.
 COLUMNS = {name: name for name in ENDINGS} | {f"{name}_file_name": name for name in ENDINGS}
 COLUMNS |= {"caption": "text", "file_name": "file"}
+_SPLIT = "split"
 
 
 class UnknownColumns(ValueError):
@@ -39,12 +40,12 @@ def in_manifest(path: Path, name: str, passed_over: PassedOver, broken: Broken) 
             f"{path} has none of the columns {', '.join(ENDINGS)}, caption, file_name: name them so in its first line "
             "or keys."
         )
-    if unknown := [column for column in columns if normalised(column) not in COLUMNS]:
+    if unknown := [column for column in columns if normalised(column) not in (*COLUMNS, _SPLIT)]:
         passed_over.others.append(f"{path} has columns that are not used: {first_names(unknown)}.")
     entries = []
     for row in rows:
         try:
-            entries.append(Entry(f"{name}{row.name}", _contents(path, row)))
+            entries.append(Entry(f"{name}{row.name}", _contents(path, row), _split(row)))
         except ValueError as error:
             broken.add(f"{name}{row.name}", str(error))
     return entries
@@ -77,6 +78,11 @@ def _contents(path: Path, row: Row) -> dict[str, Content]:
             raise ValueError(f"{where} has two values for {kind}: leave one of its columns empty.")
         contents[kind] = content
     return contents
+
+
+def _split(row: Row) -> str | None:
+    values = [str(value).strip().casefold() for column, value in row.values.items() if normalised(column) == _SPLIT]
+    return next((value for value in values if value not in ("", "none")), None)
 
 
 def _is_unicode(value: str) -> bool:

@@ -7,6 +7,6 @@ from .audio_file import read_audio
 from .image_file import read_image
 from .probe import MediaInfo, probe
 from .text_file import read_text
-from .video_file import read_video
+from .video_file import frames_of, read_video
 
-__all__ = ["MediaInfo", "probe", "read_audio", "read_image", "read_text", "read_video"]
+__all__ = ["MediaInfo", "frames_of", "probe", "read_audio", "read_image", "read_text", "read_video"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
@@ -61,6 +61,16 @@ def read_video(path: str | os.PathLike, frames: int, frame_rate: float | None = 
         if start and end <= start:
             raise UnreadableFile(f"{path}: the video ends at {end:.2f} s: give a start before that.")
         return torch.stack([_fitted(image, *images[0].shape[1:]) for image in images], 1)
+
+
+def frames_of(path: str | os.PathLike) -> Iterator[tuple[float, Tensor]]:
+    """All frames of a video, one after the other: when each appears, in seconds, and its pixels as of `read_video`.
+
+    Frames whose size differs from the first one's are not fitted. Errors are those of `read_video`.
+    """
+    source = animation if animation.reads(path) else film
+    for frame in source.frames(path, 0.0):
+        yield frame.since, frame.pixels()
 
 
 def _pixels(frames: Iterable[Shown], moments: Iterable[float]) -> tuple[list[Tensor], float]:

@@ -10,6 +10,7 @@ import pytest
 
 from codi_backend.cli.main import main
 
+AV_ALIGN = r'"\.\[av-align\]"'
 STANDALONE, TRAIN, CORE = r'"\.\[standalone\]"', r'"\.\[train\]"', r"\."
 GENERATE = ["generate", "--out", "{out}"]
 CASES = [
@@ -26,13 +27,14 @@ CASES = [
     *((["evaluate", "--out", "{out}"], module, TRAIN) for module in ("scipy", "matplotlib")),
     (["similarity", "--out", "{out}"], "scipy", TRAIN),
     (["similarity", "--video", "a.mp4"], "av", STANDALONE),
+    (["similarity", "--av-align", "a.mp4"], "cv2", AV_ALIGN),
     (["pack", "--out", "{out}"], "diffusers", CORE),
     (["dataset", "preview", "--out", "{out}"], "PIL", STANDALONE),
     (["inspect", "mini"], "safetensors", STANDALONE),
     (["convert", "mini", "--out", "{out}"], "torch", STANDALONE),
     (["download", "--out", "{out}"], "torch", STANDALONE),
 ]
-NAMES = {"PIL": "pillow", "open_clip": "open_clip_torch"}
+NAMES = {"PIL": "pillow", "open_clip": "open_clip_torch", "cv2": "opencv-python-headless"}
 
 
 @pytest.mark.parametrize(("command", "module", "what"), CASES)

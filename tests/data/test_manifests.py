@@ -172,3 +172,34 @@ def test_manifests_that_cannot_be_understood(tmp_path, name, content, message):
 def test_many_faults_are_counted(tmp_path):
     with pytest.raises(ValueError, match="Line 6 of .* There are 2 more. Mend it"):
         found(tmp_path / "m.csv", "image,text\n" + "a.png\n" * 7)
+
+
+SPLITS = [("a", "train"), ("b", "Test"), ("c", ""), ("d", " training "), ("e", "validation")]
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl"])
+def test_rows_of_other_splits_are_left_out(tmp_path, ending):
+    if ending == "csv":
+        content = "image,text,Split\n" + "".join(f"{name}.png,{name},{split}\n" for name, split in SPLITS)
+    else:
+        content = "\n".join(json.dumps({"image": f"{n}.png", "text": n, "split": s or None}) for n, s in SPLITS)
+    path = tmp_path / f"m.{ending}"
+    _, entries, notes = found(path, content)
+    assert [entry["text"] for entry in entries] == ["a", "c", "d"]
+    assert notes == ["2 row(s) have another split than train: test (1), validation (1)."]
+    assert [entry.contents["text"] for entry in find_entries(path, split="test")] == ["b"]
+
+
+def test_files_of_other_splits_in_a_folder(tmp_path):
+    for name, _ in SPLITS:
+        (tmp_path / f"{name}.png").write_bytes(b"png")
+    (tmp_path / "more.png").write_bytes(b"png")
+    rows = "".join(f"{name}.png,{name},{split}\n" for name, split in SPLITS)
+    (tmp_path / "metadata.csv").write_text("file_name,text,split\n" + rows)
+    assert [entry.contents.get("text") for entry in find_entries(tmp_path)] == ["a", "c", "d", None]
+
+
+def test_data_without_rows_to_train_on(tmp_path):
+    (tmp_path / "m.csv").write_text("image,text,split\na.png,a,test\n")
+    with pytest.raises(ValueError, match=r"has no training data.*1 row\(s\) have another split than train: test \(1\)"):
+        find_entries(tmp_path / "m.csv")
