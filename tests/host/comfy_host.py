@@ -222,6 +222,8 @@ class Http:
         self._log = open(directory / "log.txt", "w")
         arguments = ["--cpu", "--listen", "127.0.0.1", "--port", str(port), "--base-directory", str(directory)]
         arguments += ["--database-url", "sqlite:///:memory:", "--disable-auto-launch", "--disable-api-nodes"]
+        if '"--offline"' in (comfyui / "comfy" / "cli_args.py").read_text():  # newer ones
+            arguments.append("--offline")
         self._process = subprocess.Popen(
             [sys.executable, "main.py", *arguments], cwd=comfyui, stdout=self._log, stderr=subprocess.STDOUT
         )

@@ -13,6 +13,7 @@ from importlib import import_module
 from inspect import Parameter, Signature
 from typing import Any
 
+import pytest
 from host.pack_references import Call
 
 # Methods that the nodes override: ComfyUI has to have them, or nobody calls ours.
@@ -29,6 +30,24 @@ OVERRIDES = {
     "comfy.ops.manual_cast.Embedding": ("forward",),
     "comfy_api.latest.ComfyExtension": ("on_load", "get_node_list"),
     "comfy_api.latest.io.ComfyNode": ("define_schema", "execute", "fingerprint_inputs"),
+}
+
+# Calls in the nodes of methods of ComfyUI's objects: as they are written, and the method.
+CALLS_OF_OBJECTS = {
+    "add_wrapper_with_key": "comfy.model_patcher.ModelPatcher.add_wrapper_with_key",
+    "decode_latent_to_preview_image": "latent_preview.LatentPreviewer.decode_latent_to_preview_image",
+    "executor": "comfy.samplers.CFGGuider.outer_sample",
+    "get_attachment": "comfy.model_patcher.ModelPatcher.get_attachment",
+    "get_model_object": "comfy.model_patcher.ModelPatcher.get_model_object",
+    "guider.sample": "comfy.samplers.CFGGuider.sample",
+    "guider.set_conds": "comfy.samplers.CFGGuider.set_conds",
+    "model_wrap": "comfy.samplers.CFGGuider.outer_predict_noise",
+    "sampler.sample": "comfy.samplers.KSAMPLER.sample",
+    "sampling.noise_scaling": "comfy.model_sampling.EPS.noise_scaling",
+    "scale_latent_inpaint": "comfy.model_base.BaseModel.scale_latent_inpaint",
+    "set_attachments": "comfy.model_patcher.ModelPatcher.set_attachments",
+    "set_inference_dtype": "comfy.supported_models_base.BASE.set_inference_dtype",
+    "unpatch_hooks": "comfy.model_patcher.ModelPatcher.unpatch_hooks",
 }
 
 # Functions of the nodes that stand in for one of ComfyUI's without extending its class: file, function, the original.
@@ -71,7 +90,6 @@ FIELDS = {
         "diffusion_model",
         "get_dtype_inference",
         "latent_format",
-        "latent_shapes",
         "model_sampling",
         "scale_latent_inpaint",
     ),
@@ -166,6 +184,7 @@ KEYS = {
     ),
     "comfy.samplers.encode_model_conds": ("prompt_type", "model_conds"),
     "comfy.samplers.sampling_function": ("disable_cfg1_optimization",),
+    "comfy.sd.VAE": ("ddconfig", "embed_dim", "params", "pixel_space_vae"),
     "comfy.samplers.calc_cond_batch": ("context_handler",),
 }
 
@@ -173,8 +192,11 @@ KEYS = {
 INSTANCES = {"server.PromptServer.instance": "server.PromptServer"}
 
 
-class Drift(Exception):
-    """ComfyUI lacks something that the nodes rely on; the message says what."""
+class Drift(pytest.fail.Exception):
+    """ComfyUI lacks something that the nodes rely on; the message, which is all that pytest shows, says what."""
+
+    def __init__(self, message: str):
+        super().__init__(message, pytrace=False)
 
 
 def find(name: str) -> Any:
@@ -228,6 +250,7 @@ def fields_of(kind: type) -> set[str]:
     return names
 
 
+@cache
 def source_of(found: Any) -> ast.Module:
     """The syntax tree of a class or function; an empty one if it has no source."""
     try:

@@ -6,6 +6,7 @@ import ast
 import sys
 from collections import defaultdict
 from dataclasses import dataclass, field
+from functools import cache
 from inspect import Parameter, Signature
 from pathlib import Path
 
@@ -53,13 +54,19 @@ class Method:
     place: str
 
 
+@cache
+def _sources() -> list[tuple[str, ast.Module]]:
+    """Every file of the nodes, with its syntax tree."""
+    files = sorted(NODES.rglob("*.py"))
+    return [(path.relative_to(PACK).as_posix(), ast.parse(path.read_text(encoding="utf-8"))) for path in files]
+
+
 def read_pack() -> tuple[dict[str, Uses], list[Method]]:
     """All names of ComfyUI in the nodes, such as ``comfy.utils.pack_latents``, and the methods of subclasses."""
     uses: dict[str, Uses] = defaultdict(Uses)
     methods: list[Method] = []
-    for path in sorted(NODES.rglob("*.py")):
-        reader = _Reader(path.relative_to(PACK).as_posix(), uses, methods)
-        reader.visit(ast.parse(path.read_text(encoding="utf-8")))
+    for file, tree in _sources():
+        _Reader(file, uses, methods).visit(tree)
     return dict(sorted(uses.items())), methods
 
 
@@ -119,15 +126,7 @@ class _Reader(ast.NodeVisitor):
         self.generic_visit(node)
         if (name := self._name(node.func)) is None:
             return
-        spread = any(isinstance(one, ast.Starred) for one in node.args) or any(k.arg is None for k in node.keywords)
-        self.uses[name].calls.append(
-            Call(
-                sum(not isinstance(one, ast.Starred) for one in node.args),
-                tuple(keyword.arg for keyword in node.keywords if keyword.arg),
-                not spread,
-                f"{self.file}:{node.lineno}",
-            )
-        )
+        self.uses[name].calls.append(call_of(node, self.file))
 
     def visit_ClassDef(self, node):
         base = next(filter(None, map(self._name, node.bases)), None)
@@ -139,6 +138,24 @@ class _Reader(ast.NodeVisitor):
         self.bases.append(base)
         self.generic_visit(node)
         self.bases.pop()
+
+
+def call_of(node: ast.Call, file: str) -> Call:
+    """The arguments of a call in a file."""
+    positional = sum(not isinstance(one, ast.Starred) for one in node.args)
+    keywords = tuple(keyword.arg for keyword in node.keywords if keyword.arg)
+    exact = positional == len(node.args) and len(keywords) == len(node.keywords)
+    return Call(positional, keywords, exact, f"{file}:{node.lineno}")
+
+
+def calls_ending(function: str) -> list[Call]:
+    """The calls in the nodes whose function is written so, or ends so, such as ``guider.sample``."""
+    return [
+        call_of(node, file)
+        for file, tree in _sources()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and f".{ast.unparse(node.func)}".endswith(f".{function}")
+    ]
 
 
 def _of_host(module: str) -> bool:

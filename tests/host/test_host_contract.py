@@ -6,8 +6,8 @@ These tests import ComfyUI but not the pack. So they name what a new version cha
 import pytest
 from host import contract
 from host.comfy_host import boot
-from host.contract import CALLED_BY_HOST, FIELDS, KEYS, OVERRIDES, STAND_INS, Drift
-from host.pack_references import Call, function_of, read_pack
+from host.contract import CALLED_BY_HOST, CALLS_OF_OBJECTS, FIELDS, KEYS, OVERRIDES, STAND_INS, Drift
+from host.pack_references import Call, calls_ending, function_of, read_pack
 
 USES, METHODS = read_pack()
 
@@ -28,7 +28,15 @@ def test_name_exists_and_takes_our_calls(name):
         for call in USES[name].calls:
             contract.check_call(name, call)
     except Drift as drift:
-        pytest.fail(f"{drift}; used at {', '.join(sorted(set(USES[name].places)))}", pytrace=False)
+        raise Drift(f"{drift}; used at {', '.join(sorted(set(USES[name].places)))}") from None
+
+
+@pytest.mark.parametrize("function, original", CALLS_OF_OBJECTS.items())
+def test_method_takes_our_calls(function, original):
+    calls = calls_ending(function)
+    assert calls, f"nodes/ calls no {function}; correct CALLS_OF_OBJECTS in tests/host/contract.py"
+    for call in calls:
+        contract.check_call(original, call)
 
 
 @pytest.mark.parametrize("base, name", rows(OVERRIDES))
