@@ -94,7 +94,7 @@ def main() -> None:
     options = parser.parse_args()
     comfyui = find_comfyui()
     if comfyui is None:
-        sys.exit("There is no ComfyUI: set COMFYUI_PATH to a checkout of ComfyUI 0.33.0 or newer.")
+        sys.exit("There is no ComfyUI: set COMFYUI_PATH to a checkout of it.")
     results, begun = [], time.monotonic()
     with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
         host = InProcess(comfyui, Path(folder))

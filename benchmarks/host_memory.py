@@ -81,7 +81,7 @@ def main() -> None:
 
     comfyui = find_comfyui()
     if comfyui is None:
-        sys.exit("There is no ComfyUI: set COMFYUI_PATH to a checkout of ComfyUI 0.33.0 or newer.")
+        sys.exit("There is no ComfyUI: set COMFYUI_PATH to a checkout of it.")
     with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
         host = InProcess(comfyui, Path(folder))
 

@@ -66,18 +66,33 @@ def test_registry_pictures():
 def test_registry_entry():
     comfy = PROJECT["tool"]["comfy"]
     assert re.fullmatch(r"[a-z][a-z0-9-]*", PROJECT["project"]["name"]) and "comfyui" not in PROJECT["project"]["name"]
-    assert comfy["PublisherId"] and comfy["DisplayName"] and comfy["requires-comfyui"] == ">=0.33.0"
+    assert comfy["PublisherId"] and comfy["DisplayName"]
     known = {"NVIDIA CUDA", "AMD ROCm", "Intel Arc", "Apple Metal"}  # an unknown one would void all classifiers
     devices = [c for c in PROJECT["project"]["classifiers"] if c.startswith("Environment ::")]
     assert {c.removeprefix("Environment :: GPU :: ") for c in devices} <= known
 
 
+def jobs(workflow: str) -> dict:
+    return yaml.safe_load((REPOSITORY / ".github" / "workflows" / workflow).read_text())["jobs"]
+
+
+def test_oldest_comfyui_is_the_same_everywhere():
+    oldest = PROJECT["tool"]["comfy"]["requires-comfyui"].removeprefix(">=")
+    assert re.fullmatch(r"[\d.]+", oldest)
+    first, tested, latest = jobs("test.yml")["comfyui"]["strategy"]["matrix"]["comfyui"]
+    assert first == f"v{oldest}" and latest == "master"
+    checks = " ".join(step.get("run", "") for step in jobs("test.yml")["imports"]["steps"])
+    assert f"--target {first}" in checks and f"--target {tested}" in checks
+    for document in ("README.md", "CHANGELOG.md", "docs/hosts.md"):
+        found = re.findall(r"ComfyUI ([\d.]+\d) (?:or|and) newer", (REPOSITORY / document).read_text())
+        assert found == [oldest], document
+    assert f"| {tested.removeprefix('v')} |" in (REPOSITORY / "docs" / "hosts.md").read_text()
+
+
 @pytest.fixture
 def take_changes(tmp_path):
     """Runs the step of the publish workflow that takes a version's part of the changelog."""
-    steps = yaml.safe_load((REPOSITORY / ".github" / "workflows" / "publish.yml").read_text())["jobs"]["publish"][
-        "steps"
-    ]
+    steps = jobs("publish.yml")["publish"]["steps"]
     (script,) = [step["run"] for step in steps if "changelog" in step.get("name", "").lower()]
 
     def take(tag: str) -> tuple[int, str]:

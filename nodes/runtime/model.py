@@ -160,6 +160,7 @@ class Model(comfy.model_base.BaseModel):
     def __init__(self, model_config: _Config, device=None):
         super().__init__(model_config, comfy.model_base.ModelType.EPS, device=device, unet_model=Network)
         self.codi_config: CoDiConfig = model_config.unet_config["config"]
+        self.latent_shapes = None  # of the streams being sampled; ComfyUI 0.30 has no such attribute
         self.previews = Previews(self.codi_config)
         self.num_candidates = 1  # per result of the batch, while memory for a run of best-of-N is estimated
         networks = self.codi_config.diffuser.networks.values()

@@ -53,6 +53,23 @@ def find_comfyui() -> Path | None:
     return path if (path / "comfy" / "model_management.py").is_file() else None
 
 
+def boot(comfyui: Path) -> None:
+    """Make ComfyUI's modules importable in this process, on the CPU."""
+    if str(comfyui) not in sys.path:
+        sys.path.insert(0, str(comfyui))
+    import comfy.options  # noqa: F401  (leaves argument parsing off, so pytest's arguments are not read)
+    from comfy.cli_args import args
+
+    args.cpu = True
+    import utils.install_util  # noqa: F401
+
+    with stand_in_for_torchaudio():
+        import execution  # noqa: F401
+        import server  # noqa: F401
+
+        import nodes  # noqa: F401
+
+
 class ExecutionFailed(Exception):
     """A node raised; the message is what the user would read.
 
@@ -106,13 +123,12 @@ class InProcess:
     """
 
     def __init__(self, comfyui: Path, directory: Path, pack: Path = PACK):
-        sys.path.insert(0, str(comfyui))
-        import comfy.options  # noqa: F401  (leaves argument parsing off, so pytest's arguments are not read)
-        from comfy.cli_args import args
-
-        args.cpu = True
+        boot(comfyui)
+        import execution
         import folder_paths
-        import utils.install_util  # noqa: F401
+        import server
+
+        import nodes
 
         for kind in ("output", "temp", "input"):
             (directory / kind).mkdir()
@@ -121,13 +137,8 @@ class InProcess:
         self.output, self.models, self.temp = directory / "output", directory / "models" / "codi", directory / "temp"
         self.models.mkdir(parents=True)
 
+        server.PromptServer.instance = self._server = _Server()
         with stand_in_for_torchaudio():
-            import execution
-            import server
-
-            import nodes
-
-            server.PromptServer.instance = self._server = _Server()
             for name in STOCK_EXTRAS:
                 path = str(comfyui / "comfy_extras" / f"{name}.py")
                 assert asyncio.run(nodes.load_custom_node(path, module_parent="comfy_extras")), name
@@ -211,6 +222,8 @@ class Http:
         self._log = open(directory / "log.txt", "w")
         arguments = ["--cpu", "--listen", "127.0.0.1", "--port", str(port), "--base-directory", str(directory)]
         arguments += ["--database-url", "sqlite:///:memory:", "--disable-auto-launch", "--disable-api-nodes"]
+        if '"--offline"' in (comfyui / "comfy" / "cli_args.py").read_text():  # newer ones
+            arguments.append("--offline")
         self._process = subprocess.Popen(
             [sys.executable, "main.py", *arguments], cwd=comfyui, stdout=self._log, stderr=subprocess.STDOUT
         )

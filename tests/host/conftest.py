@@ -11,7 +11,7 @@ from host.comfy_host import Http, InProcess, find_comfyui
 from host.tiny_checkpoint import save_tiny
 from tiny import hosted_versatile
 
-NO_COMFYUI = "no ComfyUI: set COMFYUI_PATH to a checkout of ComfyUI 0.33.0 or newer"
+NO_COMFYUI = "no ComfyUI: set COMFYUI_PATH to a checkout of it"
 NO_REQUIREMENTS = "ComfyUI was found, but not its requirements: pip install its requirements.txt into this environment"
 
 
