@@ -21,8 +21,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .config import AudioAutoencoderConfig, CoDiConfig, ImageAutoencoderConfig, UNetConfig
 
-# Frames of a video. Memory grows with the square; models are trained on a few dozen at most.
+# Frames of a video that a network takes at once. Memory grows with the square; models are trained on a few dozen at most.
 MAX_FRAMES = 120
+# Frames of a clip that is denoised in windows.
+MAX_CLIP_FRAMES = 4096
 MAX_SECONDS = 600.0
 MAX_SIDE = 4096  # pixels
 _ROUNDING = 1e-4  # of a frame: a smaller excess over whole frames adds no frame
@@ -194,14 +196,16 @@ def latent_shape(
     sides = _sides(config, image_size)
     if name == "image":
         return network.in_channels, *sides
-    if frames > MAX_FRAMES:
-        most = MAX_FRAMES / autoencoder.frame_rate
+    if frames > MAX_CLIP_FRAMES:
+        most = MAX_CLIP_FRAMES / autoencoder.frame_rate
         if requested is None:
             raise ValueError(
-                f"seconds: {seconds:g} s are {frames} frames of a video, which has at most {MAX_FRAMES}; choose at "
-                f"most {most:g} s, or leave video out."
+                f"seconds: {seconds:g} s are {frames} frames of a video, which has at most {MAX_CLIP_FRAMES}; choose "
+                f"at most {most:g} s, or leave video out."
             )
-        raise ValueError(f"frames: {frames} frames are out of range; choose 1 to {MAX_FRAMES}, which last {most:g} s.")
+        raise ValueError(
+            f"frames: {frames} frames are out of range; choose 1 to {MAX_CLIP_FRAMES}, which last {most:g} s."
+        )
     return network.in_channels, frames, *sides
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import sys
 import time
@@ -29,6 +30,7 @@ from ..models.encoders.audio import CutPrompt
 from ..pipeline import CoDi
 from ..sampling.auxiliary import auxiliary_streams
 from ..sampling.best_of_n import default_candidates
+from .arguments import by_start
 from .devices import place
 from .films import film_names, held_film, write_films
 
@@ -57,6 +59,8 @@ def generate_to_folder(options: argparse.Namespace) -> None:
 
     config, parts = _look(options.model)
     prompts = options.prompts or [("text", "", 1.0)]
+    groups = by_start(prompts, options.starts)
+    prompts = [prompt for _, group in groups for prompt in group]
     outputs = options.outputs or [name for name in ("image", "audio") if name in config.diffuser.networks]
     for name in outputs:
         modality(name)
@@ -93,7 +97,8 @@ def generate_to_folder(options: argparse.Namespace) -> None:
         _ = codi.autoencoders["text"].vocabulary  # should be missed now, not when all is done
     lap("load")
     weighted = [(name, content, weight) for (name, _, weight), content in zip(prompts, contents)]
-    prompt = _mixture(codi, weighted, options.interpolation, options.focus, options.count)
+    queue = iter(weighted)
+    prompt = _prompt(codi, [(start, list(itertools.islice(queue, len(group)))) for start, group in groups], options)
     held = {name: _encode_held(codi, name, content, size) for name, content in held_contents.items()}
     start = _encode_start(codi, weighted, size) if options.fidelity > 0 else {}
     lap("encode prompt")
@@ -101,6 +106,11 @@ def generate_to_folder(options: argparse.Namespace) -> None:
     auxiliary = codi.auxiliary_streams(outputs, held, options.alignment, options.fidelity)
     scale = codi.config.modality_guidance if options.alignment_scale is None else options.alignment_scale
     with tqdm(total=sampling["steps"], desc="denoising", unit="step", file=sys.stderr, delay=_BAR_DELAY) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total  # a step of a long clip has several windows
+            bar.update(done - bar.n)
+
         latents = codi.generate_latents(
             prompt,
             outputs,
@@ -108,11 +118,13 @@ def generate_to_folder(options: argparse.Namespace) -> None:
             alignment=options.alignment,
             strength=options.strength,
             alignment_scale=scale,
-            progress=lambda done, total: bar.update(),
+            progress=progress,
             held=held,
             start=start,
             fidelity=options.fidelity,
             candidates=options.candidates,
+            window=options.window,
+            overlap=options.overlap,
             **sampling,
             **size,
         )
@@ -125,12 +137,18 @@ def generate_to_folder(options: argparse.Namespace) -> None:
     kept = read_from(options.out, earlier, inputs)
     result = {
         "model": codi.config.name,
-        "prompts": [{"modality": name, "content": text, "weight": weight} for name, text, weight in prompts],
+        "prompts": [
+            {"modality": name, "content": text, "weight": weight, **({"start": start} if options.starts else {})}
+            for start, group in groups
+            for name, text, weight in group
+        ],
         "interpolation": options.interpolation,
         "held": [{"modality": name, "file": path} for name, path in options.held],
         "outputs": outputs,
         "seed": options.seed,
         **sampling,
+        "window": options.window,
+        "overlap": options.overlap,
         "alignment": options.alignment,
         "strength": options.strength,
         "alignment_scale": scale,
@@ -179,6 +197,18 @@ def _look(source: list[str]) -> tuple[CoDiConfig, set[str]]:
         warnings.simplefilter("ignore")  # the model will be loaded, and warn, in a moment
         checkpoint = read_parts(source)
     return checkpoint.config, set(checkpoint.parts)
+
+
+def _prompt(
+    codi: CoDi, groups: list[tuple[float, list[tuple[str, Any, float]]]], options: argparse.Namespace
+) -> Prompt | MixedContext | list[tuple[Prompt, float]]:
+    """What guides the results: a mixture, or one for each start."""
+    mixtures = [_mixture(codi, group, options.interpolation, options.focus, options.count) for _, group in groups]
+    if len(groups) == 1 and groups[0][0] == 0:
+        return mixtures[0]
+    if codi.config.diffuser.contexts:
+        raise ValueError("This model generates nothing that has time: leave --at out.")
+    return [(mixture, start) for mixture, (start, _) in zip(mixtures, groups)]
 
 
 def _mixture(

@@ -82,7 +82,7 @@ def render_page(
     settings = ", ".join(f"{key} {result[key]}" for key in ("seed", "steps", "sampler", "guidance", "alignment"))
     several = len(result["prompts"]) > 1
     asked = [
-        _asked(prompt["modality"], prompt["content"], f"weight {prompt['weight']:g}" if several else "prompt", image)
+        _asked(prompt["modality"], prompt["content"], _note(prompt) if several else "prompt", image)
         for prompt, image in zip(result["prompts"], prompts)
         if several or image
     ] + [_asked(hold["modality"], hold["file"], "held", image) for hold, image in zip(result["held"], held)]
@@ -103,6 +103,11 @@ def render_page(
 <main>{"".join(cards)}</main>
 </html>
 """
+
+
+def _note(prompt: dict[str, Any]) -> str:
+    start = f", from {prompt['start']:g} s" if "start" in prompt else ""
+    return f"weight {prompt['weight']:g}{start}"
 
 
 def _asked(name: str, content: str, note: str, image: Image.Image | None) -> str:

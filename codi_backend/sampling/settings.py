@@ -55,3 +55,20 @@ class SamplingSettings:
     seed: int = 0
     num_candidates: int = 1
     start_strength: float = 0.0
+
+
+@dataclass(frozen=True)
+class WindowSettings:
+    """In which windows a long clip is denoised, see `windows`.
+
+    Attributes
+    ----------
+    seconds : float or None
+        Length of a window. None: the shortest clip of the model's training among the streams of the run, for clips
+        that exceed it. Infinite: the whole clip at once.
+    overlap : float or None
+        Seconds that a window shares with the next one. None: half of a window.
+    """
+
+    seconds: float | None = None
+    overlap: float | None = None
