@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .config import AudioAutoencoderConfig, CoDiConfig, ImageAutoencoderConfig, UNetConfig
 
-# Frames of a video that a network takes at once. Memory grows with the square; models are trained on a few dozen at most.
+# Frames of a video that a network takes at once. Memory grows with the square; models are trained on a few dozen.
 MAX_FRAMES = 120
 # Frames of a clip that is denoised in windows.
 MAX_CLIP_FRAMES = 4096

@@ -24,6 +24,7 @@ from .loaders import CoDiLoadModel
 from .prompts.embeddings import CoDiEmbeddingFromTensor, CoDiLoadEmbedding, CoDiSaveEmbedding
 from .prompts.encoders import CoDiPromptAudio, CoDiPromptImage, CoDiPromptText, CoDiPromptVideo
 from .prompts.interpolate import CoDiInterpolate
+from .prompts.schedule import CoDiPromptSchedule
 from .runtime.coupler_files import register_coupler_folder
 from .runtime.files import register_model_folder
 from .samplers.guider import CoDiGuider
@@ -47,6 +48,7 @@ class CoDiExtension(ComfyExtension):
             CoDiPromptVideo,
             CoDiPromptAudio,
             CoDiInterpolate,
+            CoDiPromptSchedule,
             CoDiContextText,
             CoDiContextImage,
             CoDiContextComponents,

@@ -88,7 +88,9 @@ def by_start(prompts: Sequence[Prompted], starts: Sequence[tuple[int, float]]) -
     bounds = [(0, 0.0), *starts, (len(prompts), 0.0)]
     for (first, start), (end, _) in itertools.pairwise(bounds):
         if first == end and (first, start) in starts:
-            raise ValueError(f"--at {start:g} is not followed by a prompt: write it before the prompts that start there.")
+            raise ValueError(
+                f"--at {start:g} is not followed by a prompt: write it before the prompts that start there."
+            )
         if first < end:
             groups.setdefault(start, []).extend(prompts[first:end])
     return sorted(groups.items())

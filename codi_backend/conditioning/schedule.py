@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -40,13 +41,20 @@ class PromptSchedule:
         return max(len(prompt.embedding) for prompt in self.prompts)
 
     def between(self, begin: float, end: float) -> Prompt:
-        """The prompt of a window from `begin` to `end` seconds: a mixture by how long each applies in it."""
-        ends = (*self.starts[1:], max(end, self.starts[-1]))
-        shares = [max(0.0, min(end, stop) - max(begin, start)) for start, stop in zip(self.starts, ends)]
-        if max(shares) == sum(shares) > 0 or not sum(shares):  # one applies, which stays as it is
-            prompt = self.prompts[max(range(len(shares)), key=shares.__getitem__)]
-            return Prompt(*(e.expand(len(self), -1, -1) for e in (prompt.embedding, prompt.unconditional)))
-        return interpolate(list(zip(self.prompts, shares)))
+        """The prompt of a window from `begin` to `end` seconds, see `over`."""
+        return self.over([(begin, end)])
+
+    def over(self, intervals: Sequence[tuple[float, float]]) -> Prompt:
+        """The prompt of a stretch of time, or of several: a mixture by how long each prompt applies in them."""
+        ends = (*self.starts[1:], math.inf)
+        shares = [
+            sum(max(0.0, min(end, stop) - max(begin, start)) for begin, end in intervals)
+            for start, stop in zip(self.starts, ends)
+        ]
+        if max(shares) < sum(shares):
+            return interpolate(list(zip(self.prompts, shares)))
+        prompt = self.prompts[shares.index(max(shares))]  # the only one that applies, as it is
+        return Prompt(*(e.expand(len(self), -1, -1) for e in (prompt.embedding, prompt.unconditional)))
 
 
 def schedule(prompts: Sequence[tuple[Prompt, float]]) -> PromptSchedule:

@@ -14,7 +14,6 @@ from typing import Any
 
 import comfy.conds
 import comfy.utils
-import torch
 from comfy.context_windows import ContextHandlerABC, IndexListContextHandler, IndexListContextWindow, apply_freenoise
 from torch import Tensor
 

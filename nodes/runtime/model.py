@@ -27,11 +27,13 @@ from ...codi_backend.models.diffuser import Diffuser
 from ...codi_backend.models.diffuser.layer_plan import Stage
 from ...codi_backend.models.diffuser.temporal_position import HEADS
 from .alignment_options import KEY, diffuser_arguments
+from .conditioning_inputs import SCHEDULE
 from .context_tokens import FOR_TEXT, Shares
 from .context_tokens import KEY as CONTEXTS
 from .context_windows import TIME, cut_held, map_window
 from .latent_packing import from_backend, join, modality_of, names_of, to_backend
 from .previews import Previews
+from .prompt_schedule import ScheduledTokens
 from .sample_wrapper import around_sampling
 
 # Feature maps of the finest level that live at once at the peak, measured without weights in the published networks and
@@ -195,6 +197,10 @@ class Model(comfy.model_base.BaseModel):
             out["latent_shapes"] = comfy.conds.CONDConstant(shapes)
             # Being different, positive and negative prompts are not batched, each needing an alignment of its own.
             out["is_conditional"] = comfy.conds.CONDConstant(kwargs.get("prompt_type") != "negative")
+        if SCHEDULE in kwargs:
+            out["c_crossattn"] = ScheduledTokens(
+                kwargs[SCHEDULE].to(kwargs["cross_attn"]), self.codi_config, shapes or [kwargs["noise"].shape]
+            )
         if self.codi_config.diffuser.contexts:
             # Of equal shapes only: the core would repeat the tokens of a mixture that are not its last context's.
             out["c_crossattn"] = comfy.conds.CONDRegular(self._tokens(shapes, **kwargs))
@@ -215,9 +221,10 @@ class Model(comfy.model_base.BaseModel):
         return map_window(self.codi_config, primary_indices, latent_shapes, dim)
 
     def resize_cond_for_context_window(self, cond_key, cond_value, window, x_in, device, retain_index_list=()):
-        """A condition within a window: prompts have no time, even if they are as wide as a stream is long."""
+        """A condition within a window: the prompt of its time, whole even if it is as wide as a stream is long."""
         if window.dim == TIME and cond_key == "c_crossattn":
-            return cond_value
+            scheduled = isinstance(cond_value, ScheduledTokens)
+            return cond_value.within(window.index_list, window.total_frames) if scheduled else cond_value
         return super().resize_cond_for_context_window(
             cond_key, cond_value, window, x_in, device, retain_index_list=retain_index_list
         )

@@ -17,6 +17,7 @@ from .context_tokens import FOR_TEXT, Shares
 from .context_tokens import KEY as CONTEXTS
 from .context_windows import by_time
 from .latent_packing import names_of, require_content, require_latent
+from .prompt_schedule import check_schedule
 
 # What conditioning may carry that other diffusion models use, and what a user calls it.
 FOREIGN = {"control": "a ControlNet", "gligen": "GLIGEN"}
@@ -139,6 +140,7 @@ def check_prompts(prompt_type: str, conds: list[dict], names: list[str], batch: 
                 "encode the prompt with the encoders that were loaded with this model."
             )
         _check_contexts(prompt_type, cond, names, config)
+        check_schedule(prompt_type, cond, names)
         if len(embedding) not in (1, batch):
             raise ValueError(
                 f"{prompt_type}: {len(embedding)} prompts do not go with {batch} results; give one prompt, "

@@ -42,6 +42,7 @@ NODES = {
     "CoDiPickBest",
     "CoDiPromptAudio",
     "CoDiPromptImage",
+    "CoDiPromptSchedule",
     "CoDiPromptText",
     "CoDiPromptVideo",
     "CoDiSampleAudio",

@@ -8,9 +8,9 @@ import pytest
 import torch
 from tiny import build, four
 
-from codi_backend.config.published import CODI
 from codi_backend.conditioning.prompt import Prompt, interpolate
 from codi_backend.conditioning.schedule import schedule
+from codi_backend.config.published import CODI
 from codi_backend.modalities import latent_shape
 from codi_backend.presets.mini import CONFIG as MINI
 from codi_backend.sampling.settings import WindowSettings
