@@ -121,6 +121,7 @@ def memory(codi: cb.CoDi) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clips", type=int, default=20)
+    parser.add_argument("--first", type=int, default=0, help="number of the first clip, to divide them among processes")
     parser.add_argument("--out", type=Path, default=Path("long_clips"))
     parser.add_argument("--only", choices=list(KINDS), nargs="+", default=list(KINDS))
     parser.add_argument("--steps", type=int)
@@ -136,12 +137,12 @@ def main() -> None:
     print("|---" * 10 + "|")
     for kind in options.only:
         records = []
-        for index in range(options.clips):
+        for index in range(options.first, options.first + options.clips):
             file = options.out / f"{kind.replace(' ', '_')}_{options.steps or codi.config.steps}_{index}.json"
             if not file.exists():
                 file.parent.mkdir(parents=True, exist_ok=True)
                 file.write_text(json.dumps(make(codi, index, options.steps, KINDS[kind])) + "\n", encoding="utf-8")
-                print(f"{kind}: {index + 1} of {options.clips}", file=sys.stderr, flush=True)
+                print(f"{kind}: clip {index} is made", file=sys.stderr, flush=True)
             records.append(json.loads(file.read_text(encoding="utf-8")))
         print(row(codi, records, kind), flush=True)
 

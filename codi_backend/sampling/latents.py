@@ -17,7 +17,7 @@ from ..models.diffuser import Diffuser
 from .noise import stream_noise
 from .samplers import sample
 from .settings import AlignmentSettings, SamplingSettings, WindowSettings
-from .windows import plan_windows, shuffle_noise
+from .windows import plan_windows
 
 Progress = Callable[[int, int], None]
 
@@ -76,10 +76,6 @@ def sample_latents(
             name: stream_noise(shapes[name], settings.seed, name, num_candidates=settings.num_candidates).to(like.dtype)
             for name in streams
         }
-        import os
-
-        if os.environ.get("SHUFFLE"):
-            noise = {name: shuffle_noise(z, planned, name, settings.seed) for name, z in noise.items()}
         return sample(
             diffuser,
             noise,

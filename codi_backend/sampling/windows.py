@@ -7,7 +7,6 @@ a window cover the same seconds. Streams without time (image, text) take part wh
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -155,30 +154,6 @@ def window_weights(windows: Sequence[Window], name: str, steps: int) -> list[Ten
 def _pyramid(steps: int) -> Tensor:
     up = torch.arange(1, steps + 1, dtype=torch.float32)
     return torch.minimum(up, up.flip(0))
-
-
-def shuffle_noise(noise: Tensor, windows: Sequence[Window], name: str, seed: int) -> Tensor:
-    """Starting noise of a long clip in which each window has that of the one before it in another order.
-
-    So neighbouring windows begin alike and show the same things (FreeNoise, Qiu et al., ICLR 2024).
-
-    Parameters
-    ----------
-    noise : Tensor
-        ``[B, C, T, ...]``; unchanged for a stream without time and for one window.
-    windows : sequence of Window
-    name : str
-    seed : int
-        Fixes the orders, which are the same for all samples.
-    """
-    noise = noise.clone()
-    generator = torch.Generator().manual_seed(seed)
-    for before, window in itertools.pairwise(windows):
-        old, new = before.steps.get(name), window.steps.get(name)
-        if old is not None:
-            order = torch.randperm(new.stop - old.stop, generator=generator) + old.start
-            noise[:, :, old.stop : new.stop] = noise[:, :, order]
-    return noise
 
 
 def blend(whole: Tensor, part: Tensor, window: Window, name: str, weights: Tensor) -> None:
