@@ -38,12 +38,13 @@ from codi_backend.data.captions import caption
 from codi_backend.data.world import FRAME_RATE, sample_scene
 from codi_backend.evaluation.judges import judge_audio, judge_image
 from codi_backend.evaluation.runs import SCENE_SEED
+from codi_backend.sampling.settings import WindowSettings
 from codi_backend.sampling.windows import plan_windows
 
 LONG = 10.24
 KINDS: dict[str, dict[str, Any]] = {
     "training": {},
-    "windows": {"seconds": LONG},
+    "windows": {"seconds": LONG, "window": 2.56},
     "at once": {"seconds": LONG, "window": math.inf},
 }
 TOGETHER = 0.5 / FRAME_RATE + 1e-6  # seconds
@@ -88,7 +89,7 @@ def matched(times: list[float], others: list[float]) -> list[bool]:
 def row(codi: cb.CoDi, records: list[dict[str, Any]], kind: str) -> str:
     seconds = LONG if kind != "training" else 2.56
     lengths = {"video": round(seconds * FRAME_RATE), "audio": round(seconds / 0.08)}
-    windows = plan_windows(codi.config, lengths)
+    windows = plan_windows(codi.config, lengths, WindowSettings(2.56))
     ends = {w.begin for w in windows[1:]} | {w.end for w in windows[:-1]}
     vanish = [min((abs(t - end) for end in ends), default=9.0) <= NEAR_END for r in records for t in r["vanish"]]
     near = len(ends) * 2 * NEAR_END * len(records)

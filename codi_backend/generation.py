@@ -99,9 +99,9 @@ class GenerationMixin:
             by default, and 1 where they could not be compared. 6 take about three times as long as 1. A result is the
             same however many results are asked for.
         window, overlap : optional
-            Longer clips than a window are denoised in windows that overlap, see `sampling.windows`: length and overlap
-            in seconds. By default clips that exceed the model's training are, in windows of its length that overlap by
-            half. ``math.inf`` denoises any clip at once.
+            Clips that are longer than `window` seconds are denoised in windows that overlap by `overlap` seconds, with
+            the memory of one window. By default these are videos of more than 120 frames and clips with prompts by
+            time, in windows as long as the clips of the model's training, which overlap by half.
 
         Returns
         -------

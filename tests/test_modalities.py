@@ -64,9 +64,13 @@ def test_longer_than_any_video():
     assert latent_shape(MINI, "video", seconds=5.12)[1] == 32
     quick = dataclasses.replace(MINI.image_autoencoder, frame_rate=12.5)
     config = dataclasses.replace(MINI, image_autoencoder=quick)
-    with pytest.raises(ValueError, match="^seconds: 400 s are 5000 frames .* has at most 4096; choose at most 327.68 s"):
+    with pytest.raises(
+        ValueError, match="^seconds: 400 s are 5000 frames .* has at most 4096; choose at most 327.68 s"
+    ):
         latent_shape(config, "video", seconds=400)
-    with pytest.raises(ValueError, match=r"^frames: 4097 frames are out of range; choose 1 to 4096, which last 655.36 s"):
+    with pytest.raises(
+        ValueError, match=r"^frames: 4097 frames are out of range; choose 1 to 4096, which last 655.36 s"
+    ):
         latent_shape(MINI, "video", frames=MAX_CLIP_FRAMES + 1)
 
 

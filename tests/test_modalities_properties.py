@@ -8,7 +8,15 @@ from hypothesis import strategies as st
 from tiny import FOUR
 
 from codi_backend.config import MelConfig
-from codi_backend.modalities import MAX_CLIP_FRAMES, MAX_SECONDS, audio_steps, downscale, latent_shape, lengths, multiple_of
+from codi_backend.modalities import (
+    MAX_CLIP_FRAMES,
+    MAX_SECONDS,
+    audio_steps,
+    downscale,
+    latent_shape,
+    lengths,
+    multiple_of,
+)
 
 NUMBERS = st.one_of(st.floats(), st.integers(), st.floats(0.001, 30), st.integers(1, 40))
 

@@ -86,12 +86,12 @@ def _scores(diffuser: Diffuser, latents: Mapping[str, Tensor], num_candidates: i
     return scores
 
 
-def select(diffuser: Diffuser, latents: Mapping[str, Tensor]) -> int:
-    """Index of the best among finished results of one prompt, `latents` as for `prune`; applies the whole schedule."""
+def select(diffuser: Diffuser, latents: Mapping[str, Tensor], windows: Sequence[Window] | None = None) -> int:
+    """Index of the best among finished results of one prompt, arguments as for `prune`; applies the whole schedule."""
     rows = torch.arange(len(next(iter(latents.values()))))
     for _, keep in pruning_levels(len(rows)):
         group = {name: z[rows] for name, z in latents.items()}
-        rows = rows[prune(diffuser, group, len(rows), keep).cpu()]
+        rows = rows[prune(diffuser, group, len(rows), keep, windows).cpu()]
     return int(rows[0])
 
 

@@ -69,6 +69,7 @@ def plan_windows(
     config: CoDiConfig,
     lengths: Mapping[str, int],
     settings: WindowSettings = WindowSettings(),  # noqa: B008, frozen
+    at_once: bool = True,
 ) -> list[Window]:
     """The windows over a clip, in order; one if it is not longer than a window.
 
@@ -78,6 +79,8 @@ def plan_windows(
     lengths : dict of str to int
         Steps of each stream with time. They last equally long, to within a unit.
     settings : WindowSettings
+    at_once : bool
+        Whether, by default, what networks can take at once is one window, however long it is.
 
     Returns
     -------
@@ -87,18 +90,20 @@ def plan_windows(
     Raises
     ------
     ValueError
-        For a window or an overlap out of range. The message begins with the name of the argument.
+        For a window or an overlap out of range, and streams of different lengths. The message begins with the name of
+        the argument.
     """
     window, overlap = _checked(settings)
     seconds = {name: steps * step_seconds(config, name) for name, steps in lengths.items()}
     whole = Window(0.0, max(seconds.values(), default=0.0), {})
     if window is None:
-        if all(steps <= trained_steps(config, name) for name, steps in lengths.items()):
+        if at_once and lengths.get("video", 1) <= MAX_FRAMES:
             return [whole]
         window = min(trained_steps(config, name) * step_seconds(config, name) for name in lengths)
     if window >= whole.end - _ROUNDING:
         _check_frames(config, lengths.get("video", 1))
         return [whole]
+    _check_equal(config, seconds)
     unit = max(unit_steps(config, name) * step_seconds(config, name) for name in lengths)
     total, size = math.ceil(whole.end / unit - _ROUNDING), max(1, math.floor(window / unit + _ROUNDING))
     shared = size // 2 if overlap is None else round(overlap / unit)
@@ -170,6 +175,13 @@ def _checked(settings: WindowSettings) -> tuple[float | None, float | None]:
     if window is not None and window != math.inf:
         window = require_number(window, "window", _SHORTEST, MAX_SECONDS)
     return window, None if overlap is None else require_number(overlap, "overlap", 0, MAX_SECONDS)
+
+
+def _check_equal(config: CoDiConfig, seconds: Mapping[str, float]) -> None:
+    unit = max(unit_steps(config, name) * step_seconds(config, name) for name in seconds)
+    if max(seconds.values()) - min(seconds.values()) > unit + _ROUNDING:
+        found = ", ".join(f"{name} {length:g} s" for name, length in seconds.items())
+        raise ValueError(f"seconds: windows need streams that last equally long ({found}); give all the same length.")
 
 
 def _check_frames(config: CoDiConfig, frames: int) -> None:

@@ -6,7 +6,9 @@ import comfy.model_management
 from comfy_api.latest import io
 from torch import Tensor
 
+from ...codi_backend.modalities import modality
 from ...codi_backend.sampling.best_of_n import select
+from ...codi_backend.sampling.windows import plan_windows
 from ..runtime.latent_packing import (
     require_latent,
     samples_of,
@@ -74,4 +76,5 @@ def _best(model, samples, names: list[str]) -> int:
     latents = {
         name: to_backend(z.to(model.load_device, network.get_dtype_inference()), name) for name, z in zip(names, scaled)
     }
-    return select(network.diffusion_model.diffuser, latents)
+    lengths = {name: z.shape[2] for name, z in latents.items() if modality(name).time_axis}
+    return select(network.diffusion_model.diffuser, latents, plan_windows(network.codi_config, lengths))

@@ -14,12 +14,18 @@ from typing import Any
 
 import comfy.conds
 import comfy.utils
-from comfy.context_windows import ContextHandlerABC, IndexListContextHandler, IndexListContextWindow, apply_freenoise
+from comfy.context_windows import (
+    ContextHandlerABC,
+    IndexListContextHandler,
+    IndexListContextWindow,
+    apply_freenoise,
+    create_windows_static_standard,
+)
 from torch import Tensor
 
 from ...codi_backend.config import CoDiConfig
 from ...codi_backend.modalities import MAX_FRAMES, modality
-from ...codi_backend.sampling.windows import step_seconds, unit_steps
+from ...codi_backend.sampling.windows import Window, step_seconds, unit_steps
 from .latent_packing import names_of
 
 Shapes = Sequence[Sequence[int]]
@@ -97,12 +103,32 @@ class _ByTime:
         results = super().execute(calc_cond_batch, model, conds, self._packed(x_in), timestep, model_options)
         return [self._packed(result, back=True) for result in results]
 
-    def get_context_windows(self, model, x_in, model_options) -> list[IndexListContextWindow]:
+    def _planner(self) -> Any:
+        """The same handler, whose lengths count units."""
         primary = self.names[self.order[0]]
         planner = copy.copy(self)
         planner.context_length = self.units.count(primary, self.context_length)
         # As long as a window, it would never get further.
         planner.context_overlap = min(self.units.count(primary, self.context_overlap), planner.context_length - 1)
+        return planner
+
+    def parts(self) -> list[Window]:
+        """Windows that do not depend on the step, to compare candidates in."""
+        unit = self.units.unit
+        return [
+            Window(
+                inside[0] * unit,
+                (inside[-1] + 1) * unit,
+                {
+                    name: slice(self.units.steps(name, inside[0]).start, self.units.steps(name, inside[-1]).stop)
+                    for name in self.units.lengths
+                },
+            )
+            for inside in create_windows_static_standard(self.units.total, self._planner(), {})
+        ]
+
+    def get_context_windows(self, model, x_in, model_options) -> list[IndexListContextWindow]:
+        primary, planner = self.names[self.order[0]], self._planner()
         overlap = round(planner.context_overlap * self.units.unit / self.units.step[primary])
         return [
             IndexListContextWindow(
@@ -148,6 +174,12 @@ class _ByTime:
             rows and [row | {"model_conds": row["model_conds"] | {"latent_shapes": shapes}} for row in rows]
             for rows in conds
         ]
+
+
+def windows_of(model_options: dict) -> list[Window] | None:
+    """The windows along time of a run with these options; None if it has none."""
+    handler = model_options.get("context_handler")
+    return handler.parts() if isinstance(handler, _ByTime) else None
 
 
 def by_time(

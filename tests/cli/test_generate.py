@@ -311,7 +311,19 @@ def test_a_long_clip_with_prompts_by_time(generate, result, tmp_path, folder, wh
         "generate_latents",
         lambda codi, given, *rest, **named: (asked.append(given), sample(codi, given, *rest, **named))[1],
     )
-    options = ["--seconds", "1.6", "--outputs", "video", "audio", "--candidates", "1", "--seed", "4"]
+    options = [
+        "--seconds",
+        "1.6",
+        "--window",
+        "0.64",
+        "--outputs",
+        "video",
+        "audio",
+        "--candidates",
+        "1",
+        "--seed",
+        "4",
+    ]
     texts = ["--at", "0.96", "--text", "blue", "--at", "0", "--text", "red stars", "--image", "a.png:0.5"]
     assert generate(*options, *texts) == 0
     assert "100%" in (progress := capsys.readouterr().err) and "4/4" in progress
@@ -337,7 +349,7 @@ def test_a_long_clip_with_prompts_by_time(generate, result, tmp_path, folder, wh
         (["--at", "1", "--text", "red"], "prompts: the first one starts at 1 s; give one that starts at 0"),
         (["--text", "red", "--at", "1", "--text", "blue", "--outputs", "image"], "prompts: no video or audio is"),
         (["--outputs", "video", "--window", "0"], "window: 0 is out of range"),
-        (["--outputs", "video", "--seconds", "5", "--overlap", "0.64"], "overlap: 0.64 s leave nothing new"),
+        (["--outputs", "video", "--seconds", "20", "--overlap", "0.64"], "overlap: 0.64 s leave nothing new"),
     ],
 )
 def test_bad_windows_and_starts(generate, capsys, arguments, message):

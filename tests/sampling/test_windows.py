@@ -14,7 +14,7 @@ from codi_backend.config.published import CODI
 from codi_backend.modalities import latent_shape
 from codi_backend.presets.mini import CONFIG as MINI
 from codi_backend.sampling.settings import WindowSettings
-from codi_backend.sampling.windows import plan_windows, step_seconds, window_weights
+from codi_backend.sampling.windows import plan_windows, step_seconds, trained_steps, window_weights
 
 TIMED = ("video", "audio")
 
@@ -23,8 +23,14 @@ def lengths_of(config, seconds, names=TIMED):
     return {name: latent_shape(config, name, seconds=seconds)[1] for name in names}
 
 
+def trained(config, names):
+    return min(trained_steps(config, name) * step_seconds(config, name) for name in names) if names else None
+
+
 def plan(config, duration, names=TIMED, **settings):
-    return plan_windows(config, lengths_of(config, duration, names), WindowSettings(**settings))
+    """By default in windows as long as the clips of the training."""
+    settings = WindowSettings(**{"seconds": trained(config, names)} | settings)
+    return plan_windows(config, lengths_of(config, duration, names), settings)
 
 
 @pytest.mark.parametrize("config", [MINI, CODI], ids=["mini", "published"])
@@ -56,7 +62,7 @@ def test_streams_are_cut_at_equal_times(config, seconds):
             step, part = step_seconds(config, name), window.steps[name]
             assert abs(part.start * step - window.begin) <= step / 2
             # The last one ends with the stream, which may be a unit of audio shorter.
-            assert abs(part.stop * step - window.end) <= (step / 2 if window is not windows[-1] else 0.32)
+            assert abs(part.stop * step - window.end) <= (step / 2 if window is not windows[-1] else 0.33)
 
 
 def test_windows_of_the_small_model():
@@ -68,14 +74,27 @@ def test_windows_of_the_small_model():
 
 @pytest.mark.parametrize("names", [TIMED, ("video",), ("audio",), ()])
 @pytest.mark.parametrize("seconds", [0.2, 1.5, 2.56])
-def test_what_is_not_longer_than_the_training_is_one_window(names, seconds):
+def test_what_is_not_longer_than_a_window_is_one(names, seconds):
     assert [dict(window.steps) for window in plan(MINI, seconds, names)] == [{}]
+
+
+@pytest.mark.parametrize("config", [MINI, CODI], ids=["mini", "published"])
+def test_by_default_what_networks_take_at_once_is_one_window(config):
+    rate = config.image_autoencoder.frame_rate
+    for frames, names, count in ((120, TIMED, 1), (121, ("audio",), 1), (121, ("video",), 2), (121, TIMED, 2)):
+        windows = plan_windows(config, lengths_of(config, frames / rate, names))
+        assert min(len(windows), 2) == count
+    assert windows[0].end == pytest.approx(trained(config, TIMED), abs=0.1)
 
 
 def test_streams_of_their_own_lengths_are_one_window():
     """Without a length, a published model's video and audio differ in length."""
     lengths = {name: latent_shape(CODI, name)[1] for name in TIMED}
     assert len(plan_windows(CODI, lengths)) == 1
+    with pytest.raises(
+        ValueError, match=r"^seconds: windows need streams that last equally long \(video 2 s, audio 10"
+    ):
+        plan_windows(CODI, lengths, WindowSettings(1.0))
 
 
 def test_weights_fade_over_the_overlap():
@@ -116,15 +135,17 @@ def prompts(codi):
 @pytest.fixture
 def generate(codi, prompts):
     def call(outputs=TIMED, prompt=prompts[0], **options):
-        return codi.generate_latents(prompt, outputs, **{"steps": 2, "seed": 3, "sampler": "ddim"} | options)
+        return codi.generate_latents(
+            prompt, outputs, **{"steps": 2, "seed": 3, "sampler": "ddim", "window": 0.64} | options
+        )
 
     return call
 
 
 @pytest.mark.parametrize("outputs", [TIMED, ("video",), ("audio",), ("text", "image", *TIMED)])
 def test_one_window_is_the_plain_run(generate, outputs):
-    plain = generate(outputs)
-    for options in ({"seconds": 0.64}, {"seconds": 0.64, "window": math.inf}, {"window": 5.0, "overlap": 2.0}):
+    plain = generate(outputs, window=None)
+    for options in ({}, {"seconds": 0.64}, {"window": math.inf}, {"window": 5.0, "overlap": 2.0}):
         same = generate(outputs, **options)
         assert all(torch.equal(z, same[name]) for name, z in plain.items())
 
@@ -140,7 +161,7 @@ def test_every_window_is_predicted_as_a_clip_and_blended(codi, generate, monkeyp
 
     monkeypatch.setattr(codi.diffuser, "forward", watch)
     generate(outputs, seconds=1.6, steps=1, guidance=1, alignment_scale=1)
-    windows = plan_windows(codi.config, {n: z for n, z in lengths_of(codi.config, 1.6).items() if n in outputs})
+    windows = plan(codi.config, 1.6, [name for name in TIMED if name in outputs])
     assert len(asked) == len(windows) == 4
     for (latents, _), window in zip(asked, windows):
         assert set(outputs) <= latents.keys()
@@ -169,7 +190,7 @@ def test_the_blend_is_the_weighted_mean(codi, prompts, monkeypatch):
     monkeypatch.setattr(samplers._Run, "step", lambda run, eps, t: (seen.append(eps), step(run, eps, t)))
     monkeypatch.setattr(codi.diffuser, "forward", predict)
     codi.generate_latents(
-        prompts[0], [*TIMED, "image"], steps=1, guidance=1, seconds=0.96, seed=0, alignment="none", candidates=1
+        prompts[0], [*TIMED, "image"], steps=1, guidance=1, seconds=0.96, window=0.64, alignment="none", candidates=1
     )
     (eps,) = seen
     # Two windows: frames 0-3 and 2-5, rows 0-7 and 4-11.
@@ -203,7 +224,7 @@ def test_held_streams_are_cut_too(codi, generate, monkeypatch):
     made = generate(seconds=1.6, held=held)
     assert torch.equal(made["audio"], held["audio"])
     scaled = held["audio"] * codi.config.audio_autoencoder.scale_factor
-    for part, window in zip(seen, plan_windows(codi.config, lengths_of(codi.config, 1.6)), strict=True):
+    for part, window in zip(seen, plan(codi.config, 1.6), strict=True):
         assert torch.equal(part, scaled[:, :, window.steps["audio"]])
 
 
@@ -242,7 +263,7 @@ def test_a_network_never_has_more_than_a_window(codi, generate, monkeypatch):
         return forward(latents, *args, **options)
 
     monkeypatch.setattr(codi.diffuser, "forward", watch)
-    assert generate(seconds=25.0, steps=1)["video"].shape[2] == 157
+    assert generate(seconds=20.0, steps=1, guidance=1, overlap=0, window=None)["video"].shape[2] == 125
     assert max(longest) == 4
 
 
@@ -256,7 +277,7 @@ def test_prompts_by_time(codi, generate, prompts, monkeypatch):
 
     monkeypatch.setattr(codi.diffuser, "forward", watch)
     first, second = prompts
-    generate(prompt=[(second, 0.8), (first, 0)], seconds=1.6, steps=1, guidance=1)
+    generate(prompt=[(second, 0.8), (first, 0)], seconds=1.6, steps=1, guidance=1, window=None)
     mixed = interpolate([(first, 0.16), (second, 0.48)])
     other = interpolate([(first, 0.48), (second, 0.16)])
     for context, prompt in zip(seen, [first, other, mixed, second], strict=True):
