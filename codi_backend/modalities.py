@@ -241,7 +241,7 @@ def _checked_frames(frames: int) -> int:
     except TypeError:
         raise ValueError(f"frames: {frames} is not a whole number; choose 1 or more.") from None
     if whole < 1:
-        raise ValueError(f"frames: {frames} frames are out of range; choose 1 to {MAX_FRAMES}.")
+        raise ValueError(f"frames: {frames} frames are out of range; choose 1 to {MAX_CLIP_FRAMES}.")
     return whole
 
 
