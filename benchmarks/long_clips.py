@@ -5,7 +5,8 @@
 
 Videos with audio are generated from the captions of held-out scenes, one candidate each, and judged by rules. A clip's
 record is a file in the folder; clips that are there are not made again, so a long run can be divided. Prints a Markdown
-table of all records. Rows: `training`, clips of 2.56 s; `windows` and `at once`, clips of 10.24 s.
+table of all records. Rows: `training`, clips of 2.56 s; the others, clips of 10.24 s: in windows of 2.56 s that overlap
+by half or by 0.64 s, and at once.
 
 An object appears where no object was in the two frames before, and vanishes where none is in the two frames after.
 Appearances are known to half a frame, 0.08 s. Columns:
@@ -15,13 +16,14 @@ Appearances are known to half a frame, 0.08 s. Columns:
 * objects: share of appearances that have a note within 0.08 s.
 * appear: appearances per clip.
 * count: share of clips that have the caption's number of objects at their end.
-* vanish: objects that vanish, per second, within 0.16 s of the ends of windows, and elsewhere. For clips without
-  windows, the places are those of the windows' ends.
+* vanish: objects that vanish, per second, within 0.32 s of a seam, which is the middle of an overlap, and elsewhere.
+  Clips that are made at once have the seams of `windows`.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 import sys
@@ -45,10 +47,11 @@ LONG = 10.24
 KINDS: dict[str, dict[str, Any]] = {
     "training": {},
     "windows": {"seconds": LONG, "window": 2.56},
+    "overlap 0.64": {"seconds": LONG, "window": 2.56, "overlap": 0.64},
     "at once": {"seconds": LONG, "window": math.inf},
 }
 TOGETHER = 0.5 / FRAME_RATE + 1e-6  # seconds
-NEAR_END = 0.16
+NEAR_SEAM = 0.32
 SAME_PLACE = 5.0  # pixels between the centres of one object in two frames
 
 
@@ -89,10 +92,10 @@ def matched(times: list[float], others: list[float]) -> list[bool]:
 def row(codi: cb.CoDi, records: list[dict[str, Any]], kind: str) -> str:
     seconds = LONG if kind != "training" else 2.56
     lengths = {"video": round(seconds * FRAME_RATE), "audio": round(seconds / 0.08)}
-    windows = plan_windows(codi.config, lengths, WindowSettings(2.56))
-    ends = {w.begin for w in windows[1:]} | {w.end for w in windows[:-1]}
-    vanish = [min((abs(t - end) for end in ends), default=9.0) <= NEAR_END for r in records for t in r["vanish"]]
-    near = len(ends) * 2 * NEAR_END * len(records)
+    windows = plan_windows(codi.config, lengths, WindowSettings(2.56, KINDS[kind].get("overlap")))
+    seams = [(before.end + after.begin) / 2 for before, after in itertools.pairwise(windows)]
+    vanish = [min((abs(t - seam) for seam in seams), default=9.0) <= NEAR_SEAM for r in records for t in r["vanish"]]
+    near = len(seams) * 2 * NEAR_SEAM * len(records)
     far = seconds * len(records) - near
     first = [bool(matched(r["notes"][:1], r["appear"][:1])) and matched(r["notes"][:1], r["appear"][:1])[0]
              for r in records]  # fmt: skip
@@ -102,8 +105,8 @@ def row(codi: cb.CoDi, records: list[dict[str, Any]], kind: str) -> str:
     shares = [100 * sum(values) / max(1, len(values)) for values in (first, notes, chance, objects)]
     appear = sum(len(r["appear"]) for r in records) / len(records)
     right = 100 * sum(r["right"] for r in records) / len(records)
-    at_ends = f"{sum(vanish) / near:.2f}" if near else ""
-    cells = [f"{share:.0f}%" for share in shares] + [f"{appear:.1f}", f"{right:.0f}%", at_ends]
+    at_seams = f"{sum(vanish) / near:.2f}" if near else ""
+    cells = [f"{share:.0f}%" for share in shares] + [f"{appear:.1f}", f"{right:.0f}%", at_seams]
     return f"| {kind} | {len(records)} | {' | '.join(cells)} | {(len(vanish) - sum(vanish)) / far:.2f} |"
 
 
@@ -134,7 +137,7 @@ def main() -> None:
     if options.memory:
         memory(codi)
         return
-    print("| clips | number | first | notes | chance | objects | appear | count | vanish at ends | elsewhere |")
+    print("| clips | number | first | notes | chance | objects | appear | count | vanish at seams | elsewhere |")
     print("|---" * 10 + "|")
     for kind in options.only:
         records = []

@@ -303,7 +303,7 @@ def test_prompts_by_time_where_they_do_not_fit(run_node, sample, empty, schedule
     both = {"prompt_1": schedule, "prompt_2": prompts[0]}
     with pytest.raises(ValueError, match="^prompt_1: this holds prompts by time; connect the prompts before CoDi"):
         run_node("CoDiInterpolate", prompts=both, method="linear")
-    context = run_node("CoDiContextText", prompt_encoders=versatile[1], text="three red stars")[0]
+    context = run_node("CoDiContextText", prompt_encoders=[versatile[1]], text=["three red stars"])[0]
     with pytest.raises(ValueError, match="^prompt_1: this is a context of a Versatile Diffusion"):
         run_node("CoDiPromptSchedule", prompts={"prompt_1": context, "prompt_2": context}, starts="0, 1")
 
