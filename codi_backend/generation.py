@@ -12,13 +12,14 @@ from .checks.inputs import as_pixels
 from .checks.numbers import MAX_SEED, require_number, require_whole
 from .conditioning.context import Context, MixedContext
 from .conditioning.prompt import Prompt
+from .conditioning.schedule import PromptSchedule, schedule
 from .modalities import MODALITIES
 from .models.diffuser.diffuser import Strength
 from .sampling.auxiliary import auxiliary_streams
 from .sampling.best_of_n import default_candidates
 from .sampling.latents import sample_latents
 from .sampling.noise import MAX_CANDIDATES
-from .sampling.settings import AlignmentSettings, SamplingSettings
+from .sampling.settings import AlignmentSettings, SamplingSettings, WindowSettings
 
 if TYPE_CHECKING:
     from .config import CoDiConfig
@@ -41,7 +42,7 @@ class GenerationMixin:
 
     def generate(
         self,
-        prompts: Prompt | Context | MixedContext,
+        prompts: Prompt | Sequence[tuple[Prompt, float]] | Context | MixedContext,
         outputs: Sequence[str],
         steps: int | None = None,
         guidance: float | Sequence[float] | None = None,
@@ -58,14 +59,17 @@ class GenerationMixin:
         start: Tensor | Mapping[str, Tensor] | None = None,
         fidelity: float = 0.0,
         candidates: int | None = None,
+        window: float | None = None,
+        overlap: float | None = None,
     ) -> dict[str, Any]:
         """Generate a set of outputs together from a batch of prompts.
 
         Parameters
         ----------
-        prompts : Prompt, or Context or MixedContext
+        prompts : Prompt, or sequence of (Prompt, float), or Context or MixedContext
             From `prompt` or `interpolate`; for models with layers per kind of context from `context`, `concatenate` or
-            `mix`. Its batch size B is the number of results.
+            `mix`. Its batch size B is the number of results. Pairs of a prompt and the seconds at which it starts
+            change the prompt within a clip: each window has the prompt of its time, or a mixture by time.
         outputs : sequence of str
             Modalities to generate; their order does not matter. See also `auxiliary_streams`.
         steps, sampler, guidance : optional
@@ -94,6 +98,10 @@ class GenerationMixin:
             Of how many candidates each result is the one whose streams agree best, see `sample`; the model's own number
             by default, and 1 where they could not be compared. 6 take about three times as long as 1. A result is the
             same however many results are asked for.
+        window, overlap : optional
+            Clips that are longer than `window` seconds are denoised in windows that overlap by `overlap` seconds, with
+            the memory of one window. By default these are videos of more than 120 frames and clips with prompts by
+            time, in windows as long as the clips of the model's training, which overlap by half.
 
         Returns
         -------
@@ -128,6 +136,8 @@ class GenerationMixin:
             start=start,
             fidelity=fidelity,
             candidates=candidates,
+            window=window,
+            overlap=overlap,
         )
         if start_image is not None and fidelity == 1:
             return {"image": start_image.expand(len(latents["image"]), -1, -1, -1)}
@@ -141,7 +151,7 @@ class GenerationMixin:
 
     def generate_latents(
         self,
-        prompts: Prompt | Context | MixedContext,
+        prompts: Prompt | Sequence[tuple[Prompt, float]] | Context | MixedContext,
         outputs: Sequence[str],
         steps: int | None = None,
         guidance: float | Sequence[float] | None = None,
@@ -158,6 +168,8 @@ class GenerationMixin:
         start: Mapping[str, Tensor] | None = None,
         fidelity: float = 0.0,
         candidates: int | None = None,
+        window: float | None = None,
+        overlap: float | None = None,
     ) -> dict[str, Tensor]:
         """Like `generate`, without the decoding: latents in VAE units by modality."""
         if not outputs:
@@ -184,7 +196,10 @@ class GenerationMixin:
         scale = self.config.modality_guidance if alignment_scale is None else alignment_scale
         prompts = self._checked(prompts)
         streams = [name for name in MODALITIES if name in {*outputs, *auxiliary, *held}]
-        results = len(prompts.embedding if isinstance(prompts, Prompt) else prompts.tokens)
+        if isinstance(prompts, PromptSchedule):
+            results = len(prompts)
+        else:
+            results = len(prompts.embedding if isinstance(prompts, Prompt) else prompts.tokens)
         return sample_latents(
             self.diffuser,
             self.config,
@@ -195,14 +210,19 @@ class GenerationMixin:
             AlignmentSettings(alignment, strength, scale),
             held=held,
             start=start,
+            windows=WindowSettings(window, overlap),
             progress=progress,
         )
 
-    def _checked(self, prompts: Prompt | Context | MixedContext) -> Prompt | Context | MixedContext:
+    def _checked(
+        self, prompts: Prompt | Sequence[tuple[Prompt, float]] | Context | MixedContext
+    ) -> Prompt | PromptSchedule | Context | MixedContext:
         """What guides this model, checked, where the diffuser is."""
-        if not isinstance(prompts, (Prompt, Context, MixedContext)):
+        if isinstance(prompts, (list, tuple)):
+            prompts = schedule(prompts)
+        if not isinstance(prompts, (Prompt, PromptSchedule, Context, MixedContext)):
             raise ValueError(f"The prompts are a {type(prompts).__name__}: give what `prompt` or `context` makes.")
-        if isinstance(prompts, Prompt) == bool(self.config.diffuser.contexts):
+        if isinstance(prompts, (Prompt, PromptSchedule)) == bool(self.config.diffuser.contexts):
             needed = "context" if self.config.diffuser.contexts else "prompt"
             raise ValueError(f"This model is guided by what `{needed}` gives: use that.")
         prompts.check()

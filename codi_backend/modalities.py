@@ -21,8 +21,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .config import AudioAutoencoderConfig, CoDiConfig, ImageAutoencoderConfig, UNetConfig
 
-# Frames of a video. Memory grows with the square; models are trained on a few dozen at most.
+# Frames of a video that a network takes at once. Memory grows with the square; models are trained on a few dozen.
 MAX_FRAMES = 120
+# Frames of a clip that is denoised in windows.
+MAX_CLIP_FRAMES = 4096
 MAX_SECONDS = 600.0
 MAX_SIDE = 4096  # pixels
 _ROUNDING = 1e-4  # of a frame: a smaller excess over whole frames adds no frame
@@ -134,6 +136,9 @@ def lengths(config: CoDiConfig, frames: int | None = None, seconds: float | None
     if frames is None:
         return max(1, math.ceil(seconds * rate - _ROUNDING)), seconds
     duration = frames / rate
+    if duration > MAX_SECONDS:
+        most = math.floor(MAX_SECONDS * rate)
+        raise ValueError(f"frames: {frames} frames are out of range; choose 1 to {most}, which last {most / rate:g} s.")
     if seconds is None:
         return frames, duration
     step = max(1 / rate, _unit_seconds(config))
@@ -194,14 +199,16 @@ def latent_shape(
     sides = _sides(config, image_size)
     if name == "image":
         return network.in_channels, *sides
-    if frames > MAX_FRAMES:
-        most = MAX_FRAMES / autoencoder.frame_rate
+    if frames > MAX_CLIP_FRAMES:
+        most = MAX_CLIP_FRAMES / autoencoder.frame_rate
         if requested is None:
             raise ValueError(
-                f"seconds: {seconds:g} s are {frames} frames of a video, which has at most {MAX_FRAMES}; choose at "
-                f"most {most:g} s, or leave video out."
+                f"seconds: {seconds:g} s are {frames} frames of a video, which has at most {MAX_CLIP_FRAMES}; choose "
+                f"at most {most:g} s, or leave video out."
             )
-        raise ValueError(f"frames: {frames} frames are out of range; choose 1 to {MAX_FRAMES}, which last {most:g} s.")
+        raise ValueError(
+            f"frames: {frames} frames are out of range; choose 1 to {MAX_CLIP_FRAMES}, which last {most:g} s."
+        )
     return network.in_channels, frames, *sides
 
 
@@ -237,7 +244,7 @@ def _checked_frames(frames: int) -> int:
     except TypeError:
         raise ValueError(f"frames: {frames} is not a whole number; choose 1 or more.") from None
     if whole < 1:
-        raise ValueError(f"frames: {frames} frames are out of range; choose 1 to {MAX_FRAMES}.")
+        raise ValueError(f"frames: {frames} frames are out of range; choose 1 to {MAX_CLIP_FRAMES}.")
     return whole
 
 

@@ -31,6 +31,7 @@ from .loaders import CoDiLoadModel
 from .prompts.embeddings import CoDiEmbeddingFromTensor, CoDiLoadEmbedding, CoDiSaveEmbedding
 from .prompts.encoders import CoDiPromptAudio, CoDiPromptImage, CoDiPromptText, CoDiPromptVideo
 from .prompts.interpolate import CoDiInterpolate, CoDiInterpolatePrompts
+from .prompts.schedule import CoDiPromptSchedule
 from .runtime.coupler_files import register_coupler_folder
 from .runtime.files import register_model_folder
 from .samplers.guider import CoDiGuider
@@ -55,6 +56,7 @@ class CoDiExtension(ComfyExtension):
             CoDiPromptAudio,
             CoDiInterpolatePrompts,
             CoDiInterpolate,
+            CoDiPromptSchedule,
             CoDiContextText,
             CoDiContextImage,
             CoDiContextComponents,

@@ -8,7 +8,7 @@ import torch
 from tiny import FOUR, build
 
 from codi_backend.checkpoints import codi as published
-from codi_backend.modalities import MAX_FRAMES, audio_steps, latent_shape, lengths
+from codi_backend.modalities import MAX_CLIP_FRAMES, audio_steps, latent_shape, lengths
 from codi_backend.presets import mini
 
 MINI, PUBLISHED = mini.CONFIG, published.CONFIG
@@ -62,10 +62,14 @@ def test_longer_than_any_video():
     assert latent_shape(MINI, "audio", seconds=10)[1] == 128
     assert latent_shape(MINI, "audio", frames=100)[1] == 200
     assert latent_shape(MINI, "video", seconds=5.12)[1] == 32
-    with pytest.raises(ValueError, match="^seconds: 19.52 s are 122 frames .* has at most 120; choose at most 19.2 s"):
-        latent_shape(MINI, "video", seconds=19.52)
-    with pytest.raises(ValueError, match=r"^frames: 121 frames are out of range; choose 1 to 120"):
-        latent_shape(MINI, "video", frames=MAX_FRAMES + 1)
+    quick = dataclasses.replace(MINI.image_autoencoder, frame_rate=12.5)
+    config = dataclasses.replace(MINI, image_autoencoder=quick)
+    with pytest.raises(
+        ValueError, match="^seconds: 400 s are 5000 frames .* has at most 4096; choose at most 327.68 s"
+    ):
+        latent_shape(config, "video", seconds=400)
+    with pytest.raises(ValueError, match=r"^frames: 4097 frames are out of range; choose 1 to 3750, which last 600 s"):
+        latent_shape(MINI, "video", frames=MAX_CLIP_FRAMES + 1)
 
 
 @pytest.mark.parametrize(
@@ -76,7 +80,7 @@ def test_longer_than_any_video():
         ({"seconds": math.nan}, "^seconds: nan s is out of range"),
         ({"seconds": math.inf}, "^seconds: inf s is out of range"),
         ({"seconds": 1e12}, "^seconds: 1e[+]?12 s|^seconds: 1000000000000.0 s is out of range"),
-        ({"frames": 0}, "^frames: 0 frames are out of range; choose 1 to 120"),
+        ({"frames": 0}, "^frames: 0 frames are out of range; choose 1 to 4096"),
         ({"frames": -3}, "^frames: -3 frames are out of range"),
         ({"frames": 2.5}, "^frames: 2.5 is not a whole number"),
         ({"frames": 10**12}, "^frames: 1000000000000 frames"),

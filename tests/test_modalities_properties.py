@@ -8,7 +8,15 @@ from hypothesis import strategies as st
 from tiny import FOUR
 
 from codi_backend.config import MelConfig
-from codi_backend.modalities import MAX_FRAMES, MAX_SECONDS, audio_steps, downscale, latent_shape, lengths, multiple_of
+from codi_backend.modalities import (
+    MAX_CLIP_FRAMES,
+    MAX_SECONDS,
+    audio_steps,
+    downscale,
+    latent_shape,
+    lengths,
+    multiple_of,
+)
 
 NUMBERS = st.one_of(st.floats(), st.integers(), st.floats(0.001, 30), st.integers(1, 40))
 
@@ -56,10 +64,10 @@ def test_seconds(config, seconds):
     # A completed length agrees with itself and is completed to itself.
     assert lengths(config, frames, seconds) == (frames, seconds)
     assert latent_shape(config, "audio", frames=frames, seconds=seconds)[1] == steps
-    if frames <= MAX_FRAMES:
+    if frames <= MAX_CLIP_FRAMES:
         assert latent_shape(config, "video", seconds=seconds)[1] == frames
     else:
-        with pytest.raises(ValueError, match="^seconds: .* frames of a video, which has at most 120"):
+        with pytest.raises(ValueError, match="^seconds: .* frames of a video, which has at most 4096"):
             latent_shape(config, "video", seconds=seconds)
     # Audio of so many samples needs as many steps.
     multiple = multiple_of(config.diffuser.networks["audio"])

@@ -191,7 +191,7 @@ def test_progress_reaches_the_sampler(codi, prompt):
         ({"seed": 1.5}, "seed: 1.5 is out of range"),
         ({"steps": 2.5}, "steps: 2.5 is out of range"),
         ({"seconds": 1e9}, "seconds: 1000000000.0 s is out of range; choose more than 0, and at most 600 s"),
-        ({"frames": 0}, "frames: 0 frames are out of range; choose 1 to 120"),
+        ({"frames": 0}, "frames: 0 frames are out of range; choose 1 to 4096"),
         ({"image_size": 64.5}, "image_size: 64.5 pixels do not fit the model"),
         ({"guidance": 1e30}, r"guidance: 1e\+30 is out of range; choose a number from -100 to 100"),
         ({"strength": {("image", "audio"): math.inf}}, "strength: inf is out of range"),

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import argparse
 import functools
+import itertools
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
+
+Prompted = tuple[str, str, float]  # modality, text or path, weight
 
 CHECKPOINTS = "mini, vd-mini, files of this pack, published files, or a folder of such files"
 MODEL = "mini (default), vd-mini, checkpoint files or their folder"
@@ -62,6 +66,34 @@ def prompt(name: str, value: str) -> tuple[str, str, float]:
     if whole or not re.fullmatch(r"-?(\d+\.?\d*|\.\d+)", weight):
         return name, value, 1.0
     return name, content, float(weight)
+
+
+class At(argparse.Action):
+    """``--at SECONDS``: the prompts that follow it on the command line start there.
+
+    ``options.starts`` are (number of prompts before it, seconds).
+    """
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        before = len(namespace.prompts or ())
+        setattr(namespace, self.dest, [*getattr(namespace, self.dest), (before, values)])
+
+
+def by_start(prompts: Sequence[Prompted], starts: Sequence[tuple[int, float]]) -> list[tuple[float, list[Prompted]]]:
+    """Prompts in groups that start together, ascending, with the seconds at which they do.
+
+    `ValueError` where no prompt follows an ``--at``.
+    """
+    groups: dict[float, list[Prompted]] = {}
+    bounds = [(0, 0.0), *starts, (len(prompts), 0.0)]
+    for (first, start), (end, _) in itertools.pairwise(bounds):
+        if first == end and (first, start) in starts:
+            raise ValueError(
+                f"--at {start:g} is not followed by a prompt: write it before the prompts that start there."
+            )
+        if first < end:
+            groups.setdefault(start, []).extend(prompts[first:end])
+    return sorted(groups.items())
 
 
 def use_threads(threads: int | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import sys
 import time
@@ -111,7 +112,9 @@ def generate(
         _ = codi.autoencoders["text"].vocabulary  # should be missed now, not when all is done
     lap("load")
     weighted = [(name, content, weight) for (name, _, weight), content in zip(request.prompts, contents)]
-    prompt = _mixture(codi, weighted, options.interpolation, options.focus, options.count)
+    queue = iter(weighted)
+    groups = [(start, list(itertools.islice(queue, len(group)))) for start, group in request.groups]
+    prompt = _prompt(codi, groups, options)
     held = {name: _encode_held(codi, name, content, size) for name, content in held_contents.items()}
     start = _encode_start(codi, weighted, size) if options.fidelity > 0 else {}
     lap("encode prompt")
@@ -121,6 +124,11 @@ def generate(
     with tqdm(
         total=sampling["steps"], desc="denoising", unit="step", file=sys.stderr, delay=_BAR_DELAY, disable=not bar
     ) as steps:
+
+        def progress(done: int, total: int) -> None:
+            steps.total = total  # a step of a long clip has several windows
+            steps.update(done - steps.n)
+
         latents = codi.generate_latents(
             prompt,
             outputs,
@@ -128,11 +136,13 @@ def generate(
             alignment=options.alignment,
             strength=options.strength,
             alignment_scale=scale,
-            progress=lambda done, total: steps.update(),
+            progress=progress,
             held=held,
             start=start,
             fidelity=options.fidelity,
             candidates=options.candidates,
+            window=options.window,
+            overlap=options.overlap,
             **sampling,
             **size,
         )
@@ -147,12 +157,18 @@ def generate(
     result = {
         **(notes or {}),
         "model": codi.config.name,
-        "prompts": [{"modality": name, "content": text, "weight": weight} for name, text, weight in request.prompts],
+        "prompts": [
+            {"modality": name, "content": text, "weight": weight, **({"start": start} if options.starts else {})}
+            for start, group in request.groups
+            for name, text, weight in group
+        ],
         "interpolation": options.interpolation,
         "held": [{"modality": name, "file": path} for name, path in options.held],
         "outputs": outputs,
         "seed": options.seed,
         **sampling,
+        "window": options.window,
+        "overlap": options.overlap,
         "alignment": options.alignment,
         "strength": options.strength,
         "alignment_scale": scale,
@@ -202,6 +218,18 @@ def load(options: argparse.Namespace, needed: set[str], parts: set[str]) -> CoDi
 
 def _print_note(sentence: str) -> None:
     print(f"codi: {sentence}", file=sys.stderr)
+
+
+def _prompt(
+    codi: CoDi, groups: list[tuple[float, list[tuple[str, Any, float]]]], options: argparse.Namespace
+) -> Prompt | MixedContext | list[tuple[Prompt, float]]:
+    """What guides the results: a mixture, or one for each start."""
+    mixtures = [_mixture(codi, group, options.interpolation, options.focus, options.count) for _, group in groups]
+    if len(groups) == 1 and groups[0][0] == 0:
+        return mixtures[0]
+    if codi.config.diffuser.contexts:
+        raise ValueError("This model generates nothing that has time: leave --at out.")
+    return [(mixture, start) for mixture, (start, _) in zip(mixtures, groups)]
 
 
 def _mixture(

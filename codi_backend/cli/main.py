@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..media.output_folder import check_folder
 from . import console, convert, dataset, download, evaluate, inspect, pack, similarity, train
-from .arguments import MODEL, add_prompts, file_path, folder_path
+from .arguments import MODEL, At, add_prompts, file_path, folder_path
 from .extras import MODEL_MODULES, TEXT_MODULES, require
 
 
@@ -57,6 +57,9 @@ def _add_generate(subparsers: argparse._SubParsersAction) -> None:
     p.add_argument("--prompts", dest="prompt_file", type=file_path, metavar="FILE.jsonl", help="generate for every "
                    "line, a JSON object whose keys are options such as text, hold, outputs and seed; what is finished "
                    "in --out is kept")  # fmt: skip
+    p.add_argument("--at", dest="starts", action=At, default=[], type=float, metavar="SECONDS", help="the prompts that "
+                   "follow start here: --text 'two red stars' --at 5 --text 'one blue circle' changes a clip's "
+                   "prompt at 5 s")  # fmt: skip
     p.add_argument("--interpolation", default="linear", help="how prompts are mixed: linear (default) or slerp")
     p.add_argument(
         "--hold",
@@ -88,6 +91,10 @@ def _add_generate(subparsers: argparse._SubParsersAction) -> None:
     )
     p.add_argument("--seconds", type=float, help="length of videos and audio, instead of --frames; rounded up to whole "
                    "frames and to the steps of the model's audio")  # fmt: skip
+    p.add_argument("--window", type=float, metavar="SECONDS", help="longer clips are denoised in windows of this "
+                   "length, which takes less memory (default: the length of the model's training, for videos of more "
+                   "than 120 frames and with --at)")  # fmt: skip
+    p.add_argument("--overlap", type=float, metavar="SECONDS", help="of two windows (default: half of a window)")
     p.add_argument("--out", type=folder_path, default=Path("out"), help="folder for the results (default: out)")
     p.add_argument("--count", type=int, default=1, help="number of results (default: 1)")
     p.add_argument("--seed", type=int, default=0)

@@ -46,6 +46,8 @@ def generate_lines(options: argparse.Namespace, processes: Processes) -> int:
     path, out = Path(options.prompt_file), options.out
     if options.prompts or options.held:
         raise ValueError("--prompts names a file whose lines hold prompts and held streams: give no others beside it.")
+    if options.starts:
+        raise ValueError("--at is for the prompts of the command: leave it out beside --prompts.")
     config, parts = look(options.model)
     lines = read_lines(path, options)
     requests = {line.number: _request(line, path, config) for line in lines}

@@ -16,7 +16,7 @@ from .arguments import file_path, prompt
 
 ENDINGS = (".jsonl", ".ndjson")
 _WHOLE = ("count", "seed", "steps", "frames", "image_size", "audio_track", "candidates")
-_NUMBERS = ("guidance", "seconds", "strength", "alignment_scale", "focus", "fidelity")
+_NUMBERS = ("guidance", "seconds", "window", "overlap", "strength", "alignment_scale", "focus", "fidelity")
 _NAMES = ("interpolation", "sampler", "alignment")
 SETTINGS = (*_WHOLE, *_NUMBERS, *_NAMES, "outputs", "keep_sound")
 KEYS = (*MODALITIES, "hold", *SETTINGS)

@@ -14,6 +14,7 @@ from ..media.contents import Content, read_held, read_prompt, split_start
 from ..media.write import result_files
 from ..modalities import lengths, modality
 from ..sampling.auxiliary import auxiliary_streams
+from .arguments import Prompted, by_start
 from .films import film_names, held_film
 
 MOST_RESULTS = 10_000  # at once; more would fill any memory
@@ -28,6 +29,8 @@ class Request:
     options : Namespace
         Of `codi generate`.
     prompts : list of (modality, text or path, weight)
+    groups : list of (float, list)
+        Prompts that start together, with the seconds at which they do, ascending.
     outputs : list of str
     inputs : list of str
         Paths of the files that are read.
@@ -38,7 +41,8 @@ class Request:
     """
 
     options: argparse.Namespace
-    prompts: list[tuple[str, str, float]]
+    prompts: list[Prompted]
+    groups: list[tuple[float, list[Prompted]]]
     outputs: list[str]
     inputs: list[str]
     files: list[dict[str, str]]
@@ -78,7 +82,8 @@ class Request:
 def check_request(options: argparse.Namespace, config: CoDiConfig) -> Request:
     """Check the options of a run; `ValueError` for what contradicts itself."""
     require_whole(options.count, "--count", 1, MOST_RESULTS)
-    prompts = options.prompts or [("text", "", 1.0)]
+    groups = by_start(options.prompts or [("text", "", 1.0)], options.starts)
+    prompts = [prompt for _, group in groups for prompt in group]
     outputs = options.outputs or [name for name in ("image", "audio") if name in config.diffuser.networks]
     for name in (*outputs, *(name for name, _ in options.held)):
         modality(name)
@@ -90,7 +95,7 @@ def check_request(options: argparse.Namespace, config: CoDiConfig) -> Request:
             "--keep-sound is for a film that gets new audio: use it with --hold video=FILE and audio output."
         )
     files = [result_files(outputs, i, options.count) for i in range(options.count)]
-    return Request(options, prompts, outputs, _inputs(prompts, options.held), files, film)
+    return Request(options, prompts, groups, outputs, _inputs(prompts, options.held), files, film)
 
 
 def _inputs(prompts: Collection[tuple[str, str, float]], held: Collection[tuple[str, str]]) -> list[str]:

@@ -83,7 +83,7 @@ def render_page(
     settings = ", ".join(f"{key} {result[key]}" for key in ("seed", "steps", "sampler", "guidance", "alignment"))
     several = len(result["prompts"]) > 1
     asked = [
-        _asked(prompt["modality"], prompt["content"], f"weight {prompt['weight']:g}" if several else "prompt", image)
+        _asked(prompt["modality"], prompt["content"], _note(prompt) if several else "prompt", image)
         for prompt, image in zip(result["prompts"], prompts)
         if several or image
     ] + [_asked(hold["modality"], hold["file"], "held", image) for hold, image in zip(result["held"], held)]
@@ -120,6 +120,11 @@ def prompts_title(prompts: Sequence[tuple[str, str]]) -> str:
     """A title that names prompts (modality, text or path)."""
     names = [content if name == "text" else Path(content).name for name, content in prompts]
     return " + ".join(filter(None, names)) or "(no prompt)"
+
+
+def _note(prompt: dict[str, Any]) -> str:
+    start = f", from {prompt['start']:g} s" if "start" in prompt else ""
+    return f"weight {prompt['weight']:g}{start}"
 
 
 def _asked(name: str, content: str, note: str, image: Image.Image | None) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from ..config import CoDiConfig, DiffuserConfig
 from ..models.diffuser import Diffuser
 from ..models.diffuser.environment import pooled, resampled, temporal_channels
 from ..models.noise_schedule import STEPS
+from .windows import Window
 
 # (timestep, candidates that go on below it). What streams agree on is decided above the first level; overlapping and
 # blurred objects show near the end (docs/experiments.md).
@@ -44,19 +45,36 @@ def pruning_levels(num_candidates: int) -> list[tuple[float, int]]:
     return [(timestep, keep) for timestep, keep in PRUNING_SCHEDULE if keep < num_candidates]
 
 
-def prune(diffuser: Diffuser, latents: Mapping[str, Tensor], num_candidates: int, keep: int = 1) -> Tensor:
+def prune(
+    diffuser: Diffuser,
+    latents: Mapping[str, Tensor],
+    num_candidates: int,
+    keep: int = 1,
+    windows: Sequence[Window] | None = None,
+) -> Tensor:
     """Rows of the batch of the best candidates: ``[keep * B]``, the best of all results first.
 
     The score is the InfoNCE of latent alignment (paper section 3.4): a candidate scores high if its streams match each
     other more than they match other candidates' streams. Plain similarity would favour what is easy to agree on, such
-    as single objects. Between two candidates plain similarity decides.
+    as single objects. Between two candidates plain similarity decides. The scores of all windows of a long clip are
+    added.
 
     Parameters
     ----------
     latents : dict of str to Tensor
         Clean scaled latents, or estimates of them, of two streams or more, ``[num_candidates * B, ...]``: the first
         candidates of all results come first.
+    windows : sequence of Window, optional
+        Of a long clip; by default the whole clip is one.
     """
+    parts = [latents] if windows is None else [{n: w.cut(n, z) for n, z in latents.items()} for w in windows]
+    score = torch.stack([score for part in parts for score in _scores(diffuser, part, num_candidates)]).sum(0)
+    best = score.argsort(dim=0, descending=True, stable=True)[:keep]
+    return (best * score.shape[1] + torch.arange(score.shape[1], device=score.device)).flatten()
+
+
+def _scores(diffuser: Diffuser, latents: Mapping[str, Tensor], num_candidates: int) -> list[Tensor]:
+    """Scores ``[num_candidates, B]`` of each pair of streams: of the whole, and over time where both have time."""
     tokens = {name: t.float() for name, t in diffuser.clean_environment(latents).items()}
     scores = []
     for a, b in itertools.combinations(tokens.values(), 2):
@@ -65,17 +83,15 @@ def prune(diffuser: Diffuser, latents: Mapping[str, Tensor], num_candidates: int
             steps = min(a.shape[1], b.shape[1])
             over_time = (F.normalize(temporal_channels(resampled(t, steps)), dim=-1) for t in (a, b))
             scores.append(_score(*over_time, num_candidates))
-    score = torch.stack(scores).sum(0)
-    best = score.argsort(dim=0, descending=True, stable=True)[:keep]
-    return (best * score.shape[1] + torch.arange(score.shape[1], device=score.device)).flatten()
+    return scores
 
 
-def select(diffuser: Diffuser, latents: Mapping[str, Tensor]) -> int:
-    """Index of the best among finished results of one prompt, `latents` as for `prune`; applies the whole schedule."""
+def select(diffuser: Diffuser, latents: Mapping[str, Tensor], windows: Sequence[Window] | None = None) -> int:
+    """Index of the best among finished results of one prompt, arguments as for `prune`; applies the whole schedule."""
     rows = torch.arange(len(next(iter(latents.values()))))
     for _, keep in pruning_levels(len(rows)):
         group = {name: z[rows] for name, z in latents.items()}
-        rows = rows[prune(diffuser, group, len(rows), keep).cpu()]
+        rows = rows[prune(diffuser, group, len(rows), keep, windows).cpu()]
     return int(rows[0])
 
 

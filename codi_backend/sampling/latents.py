@@ -10,12 +10,14 @@ from torch import Tensor
 from ..checks.inputs import as_latent
 from ..conditioning.context import Context, MixedContext
 from ..conditioning.prompt import Prompt
+from ..conditioning.schedule import PromptSchedule
 from ..config import CoDiConfig
-from ..modalities import scale_factor
+from ..modalities import modality, scale_factor
 from ..models.diffuser import Diffuser
 from .noise import stream_noise
 from .samplers import sample
-from .settings import AlignmentSettings, SamplingSettings
+from .settings import AlignmentSettings, SamplingSettings, WindowSettings
+from .windows import plan_windows
 
 Progress = Callable[[int, int], None]
 
@@ -23,7 +25,7 @@ Progress = Callable[[int, int], None]
 def sample_latents(
     diffuser: Diffuser,
     config: CoDiConfig,
-    prompt: Prompt | Context | MixedContext,
+    prompt: Prompt | PromptSchedule | Context | MixedContext,
     outputs: Sequence[str],
     shapes: Mapping[str, tuple[int, ...]],
     settings: SamplingSettings,
@@ -31,6 +33,7 @@ def sample_latents(
     *,
     held: Mapping[str, Tensor],
     start: Mapping[str, Tensor],
+    windows: WindowSettings = WindowSettings(),  # noqa: B008, frozen
     progress: Progress | None = None,
 ) -> dict[str, Tensor]:
     """Sample all streams and return the outputs.
@@ -43,6 +46,8 @@ def sample_latents(
         ``(B, ...)`` of every stream of the run: outputs, auxiliary and held streams.
     held, start : dict of str to Tensor
         Latents in VAE units, ``[B, ...]`` or ``[1, ...]``.
+    windows : WindowSettings
+        Of clips that are longer than a window.
     progress : callable, optional
         See `sample`.
 
@@ -56,10 +61,16 @@ def sample_latents(
     ValueError
         For latents that do not fit, or settings out of range.
     """
-    like = prompt.embedding if isinstance(prompt, Prompt) else prompt.tokens
+    like = prompt.prompts[0] if isinstance(prompt, PromptSchedule) else prompt
+    like = like.embedding if isinstance(like, Prompt) else like.tokens
     held = {name: _fitting(f"held {name}", z, shapes[name]).to(like) for name, z in held.items()}
     start = {name: _fitting(f"start of {name}", z, shapes[name]).to(like) for name, z in start.items()}
     scale = {name: scale_factor(config, name) for name in shapes}
+    lengths = {name: shape[modality(name).time_axis] for name, shape in shapes.items() if modality(name).time_axis}
+    if isinstance(prompt, PromptSchedule) and not lengths:
+        raise ValueError("prompts: no video or audio is generated, so prompts cannot start at times; give one prompt.")
+    by_time = isinstance(prompt, PromptSchedule) and len(prompt.prompts) > 1  # at once, they would only be mixed
+    planned = plan_windows(config, lengths, windows, at_once=not by_time)
 
     def run(streams: Sequence[str], progress: Progress | None) -> dict[str, Tensor]:
         noise = {
@@ -75,10 +86,11 @@ def sample_latents(
             held={name: z * scale[name] for name, z in held.items() if name in streams},
             start={name: z * scale[name] for name, z in start.items() if name in streams},
             latent_means=config.diffuser.latent_means,
+            windows=planned,
             progress=progress,
         )
 
-    if isinstance(prompt, Prompt):
+    if isinstance(prompt, (Prompt, PromptSchedule)):
         scaled = run(list(shapes), progress)
     else:  # the unconditional tokens depend on the output, and streams do not attend to each other
         scaled = {}

@@ -13,6 +13,7 @@ from ..checks.inputs import as_latent
 from ..checks.numbers import MAX_SCALE, require_number, require_whole
 from ..conditioning.context import Context, MixedContext
 from ..conditioning.prompt import Prompt
+from ..conditioning.schedule import PromptSchedule
 from ..models.diffuser import Contexts, Diffuser, draw_contexts
 from ..models.noise_schedule import BETA_END, BETA_START, STEPS, alphas_cumprod, clean_latent
 from . import alignment as aligning
@@ -21,6 +22,7 @@ from .best_of_n import prune, pruning_levels, require_comparable
 from .ddim_released import ReleasedDDIM
 from .noise import mean_latent, step_generators
 from .settings import AlignmentSettings, SamplingSettings
+from .windows import Window, blend, window_weights
 
 SAMPLERS = ("dpmpp_2m", "dpmpp_2m_sde", "ddim", "euler", "ddim_released")
 
@@ -61,13 +63,14 @@ def make_scheduler(sampler: str, steps: int) -> Any:
 def sample(
     diffuser: Diffuser,
     noise: Latents,
-    prompt: Prompt | Context | MixedContext,
+    prompt: Prompt | PromptSchedule | Context | MixedContext,
     settings: SamplingSettings,
     alignment: AlignmentSettings = AlignmentSettings(),  # noqa: B008, frozen
     *,
     held: Mapping[str, Tensor] | None = None,
     start: Mapping[str, Tensor] | None = None,
     latent_means: Mapping[str, Sequence[float]] | None = None,
+    windows: Sequence[Window] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Latents:
     """Denoise all streams at one common noise level per step.
@@ -77,9 +80,9 @@ def sample(
     noise : dict of str to Tensor
         Starting noise by modality, unit variance: ``[num_candidates * B, ...]``, the first candidates of all results
         first, see `stream_noise`.
-    prompt : Prompt, or Context or MixedContext
+    prompt : Prompt, or PromptSchedule, or Context or MixedContext
         Batch size B. Contexts are for diffusers with layers per kind of context, and for a single stream, because the
-        unconditional tokens depend on the output.
+        unconditional tokens depend on the output. Of a schedule each window has the prompt of its time.
     settings, alignment
         See their classes. The unconditional branch is unaligned, see `alignment.for_branch`.
     held : dict of str to Tensor, optional
@@ -90,8 +93,11 @@ def sample(
         they are noised to the level from which on a share of ``1 - start_strength`` of the steps is left.
     latent_means : dict of str to sequence of float, optional
         `DiffuserConfig.latent_means`: a stream without a start begins with their share, see `mean_latent`.
+    windows : sequence of Window, optional
+        The windows of a long clip, from `plan_windows`; by default the whole clip is one.
     progress : callable, optional
-        Called with (steps done, steps in all) after each step; an exception that it raises ends the run.
+        Called with (steps done, steps in all) after each step; an exception that it raises ends the run. With several
+        windows each window of a step counts as a step.
 
     Returns
     -------
@@ -108,14 +114,21 @@ def sample(
         as_latent(values, f"The {name} noise")
     require_number(settings.start_strength, "fidelity", 0, 1)
     require_number(alignment.modality_guidance, "alignment_scale", -MAX_SCALE, MAX_SCALE)
-    run = _Run(diffuser, noise, prompt, settings, alignment, dict(held or {}))
+    windows = windows or [Window(0.0, 0.0, {})]
+    run = _Run(diffuser, noise, prompt, settings, alignment, dict(held or {}), windows)
     timesteps = run.begin(noise, dict(start or {}), latent_means or {})
-    for done, t in enumerate(timesteps, 1):
-        eps = run.predict(t)
-        eps = run.prune(eps, t, last=done == len(timesteps))
-        run.step(eps, t)
+    total = len(timesteps) * len(windows)
+
+    def report(done: int) -> None:
         if progress is not None:
-            progress(done, len(timesteps))
+            progress(done, total)
+
+    for number, t in enumerate(timesteps):
+        done = number * len(windows)
+        eps = run.predict(t, lambda window, done=done: report(done + window))
+        eps = run.prune(eps, t, last=number + 1 == len(timesteps))
+        run.step(eps, t)
+        report(done + len(windows))
     return run.latents
 
 
@@ -126,10 +139,11 @@ class _Run:
         self,
         diffuser: Diffuser,
         noise: Latents,
-        prompt: Prompt | Context | MixedContext,
+        prompt: Prompt | PromptSchedule | Context | MixedContext,
         settings: SamplingSettings,
         alignment: AlignmentSettings,
         held: Latents,
+        windows: Sequence[Window],
     ):
         self.diffuser, self.settings, self.alignment = diffuser, settings, alignment
         names = [name for name in noise if name not in held]
@@ -138,14 +152,22 @@ class _Run:
         self.schedulers = {name: make_scheduler(settings.sampler, settings.steps) for name in names}
         if isinstance(prompt, Context):
             prompt = MixedContext((prompt,), (1.0,))
-        conditions = _conditions(prompt, names[0])
-        kept, self.scales = guidance.plan(settings.guidance, len(conditions) - 1)
+        self.windows = windows
+        self.weights = {name: window_weights(windows, name, noise[name].shape[2:3].numel()) for name in names}
+        if isinstance(prompt, PromptSchedule):
+            prompts = [prompt.between(window.begin, window.end) for window in windows]
+            prompt = prompts[0]
+        else:
+            prompts = [prompt]
+        conditions = [_conditions(one, names[0]) for one in prompts]
+        kept, self.scales = guidance.plan(settings.guidance, len(conditions[0]) - 1)
         self.like = prompt.embedding if isinstance(prompt, Prompt) else prompt.tokens
         self.num_candidates = settings.num_candidates
         if self.num_candidates > 1:
             require_comparable(diffuser.config, [*names, *held], alignment.mode)
         self.pruning = pruning_levels(self.num_candidates)
-        self.conditions = [self._repeated(conditions[k]) for k in kept]
+        # One row of conditions for all windows, or one for each.
+        self.conditions = [[self._repeated(row[k]) for k in kept] for row in conditions]
         self.held = {name: self._repeated(z) for name, z in held.items()}
         self.generators = {
             name: step_generators(len(self.like), settings.seed, name, self.num_candidates) for name in names
@@ -174,26 +196,43 @@ class _Run:
                 self.latents[name] = begin * scheduler.init_noise_sigma
         return timesteps[len(timesteps) - left :]
 
-    def predict(self, t: Tensor) -> Latents:
-        """The guided noise prediction of every stream at a timestep."""
+    def predict(self, t: Tensor, report: Callable[[int], None]) -> Latents:
+        """The guided noise prediction of every stream at a timestep; `report` gets the number of windows done so far.
+
+        It is not called for the last window, after which the step is not over.
+        """
+        streams, drawn = self._scaled(t), self.draw()
+        if len(self.windows) == 1:
+            return self._predict_window(0, streams, t, drawn)
+        eps = {name: torch.zeros_like(z) for name, z in streams.items()}
+        for number, window in enumerate(self.windows):
+            if number:
+                report(number)
+            parts = {name: window.cut(name, z) for name, z in streams.items()}
+            for name, part in self._predict_window(number, parts, t, drawn).items():
+                blend(eps[name], part, window, name, self.weights[name][number])
+        return eps
+
+    def _predict_window(self, number: int, streams: Latents, t: Tensor, drawn: Mapping[str, Any]) -> Latents:
+        """The guided noise prediction of the parts of all streams in one window."""
         mode, strength = self.alignment.mode, self.alignment.strength
-        streams = self._scaled(t)
         when = self._when(t)
-        drawn = self.draw()
+        conditions = self.conditions[number if len(self.conditions) > 1 else 0]
+        held = {name: self.windows[number].cut(name, z) for name, z in self.held.items()}
         shared: dict[str, Any] = {"strength": strength, **drawn}
-        if self.held:
+        if held:
             shared["predict"] = list(self.schedulers)
         conditional = dict(shared)
         if self.environment is not None:
-            conditional["environment"] = self.environment
-        scale = aligning.modality_guidance_at(self.alignment.modality_guidance, t, bool(self.held))
+            conditional["environment"] = self.environment[number]
+        scale = aligning.modality_guidance_at(self.alignment.modality_guidance, t, bool(held))
         full = self.diffuser(
-            streams | self.held, when, self.conditions[-1], alignment=mode, modality_guidance=scale, **conditional
+            streams | held, when, conditions[-1], alignment=mode, modality_guidance=scale, **conditional
         )
         branch = aligning.for_branch(mode, is_conditional=False)
         # An unaligned branch has no use for held streams.
-        present = streams | self.held if branch != "none" else streams
-        others = [self.diffuser(present, when, c, alignment=branch, **shared) for c in self.conditions[:-1]]
+        present = streams | held if branch != "none" else streams
+        others = [self.diffuser(present, when, c, alignment=branch, **shared) for c in conditions[:-1]]
         return {name: guidance.combine([*(e[name] for e in others), full[name]], self.scales) for name in streams}
 
     def prune(self, eps: Latents, t: Tensor, last: bool) -> Latents:
@@ -202,12 +241,12 @@ class _Run:
             _, keep = self.pruning.pop(0)
             streams, when = self._scaled(t), self._when(t)
             clean = {name: clean_latent(eps[name], streams[name], when) for name in eps}
-            rows = prune(self.diffuser, clean | self.held, self.num_candidates, keep)
+            rows = prune(self.diffuser, clean | self.held, self.num_candidates, keep, self.windows)
             self.num_candidates = keep
             self.latents, self.held, eps = (
                 {name: z[rows] for name, z in group.items()} for group in (self.latents, self.held, eps)
             )
-            self.conditions = [c[rows] for c in self.conditions]
+            self.conditions = [[c[rows] for c in conditions] for conditions in self.conditions]
             self.generators = {name: [own[i] for i in rows] for name, own in self.generators.items()}
             self.environment = self._held_environment()
             for scheduler in self.schedulers.values():
@@ -233,11 +272,14 @@ class _Run:
         """``[B, ...]`` for all candidates: ``[num_candidates * B, ...]``."""
         return torch.cat([rows] * self.num_candidates) if self.num_candidates > 1 else rows
 
-    def _held_environment(self) -> Latents | None:
-        """Environment tokens of held streams, which do not change from step to step."""
+    def _held_environment(self) -> list[Latents] | None:
+        """Environment tokens of held streams in each window, which do not change from step to step."""
         if not self.held or self.alignment.mode != "paper":
             return None
-        return self.diffuser.clean_environment(self.held)
+        return [
+            self.diffuser.clean_environment({name: window.cut(name, z) for name, z in self.held.items()})
+            for window in self.windows
+        ]
 
 
 def _keep_rows(scheduler: Any, rows: Tensor) -> None:

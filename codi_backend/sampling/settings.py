@@ -55,3 +55,21 @@ class SamplingSettings:
     seed: int = 0
     num_candidates: int = 1
     start_strength: float = 0.0
+
+
+@dataclass(frozen=True)
+class WindowSettings:
+    """In which windows a long clip is denoised, see `windows`.
+
+    Attributes
+    ----------
+    seconds : float or None
+        Length of a window. None: clips that networks can take at once (of up to 120 frames, and audio alone) are
+        denoised so, which keeps their parts together (docs/evaluation.md). Longer ones, and clips with prompts by
+        time, have windows as long as the shortest clip of the model's training among the streams of the run.
+    overlap : float or None
+        Seconds that a window shares with the next one. None: half of a window.
+    """
+
+    seconds: float | None = None
+    overlap: float | None = None

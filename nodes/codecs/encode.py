@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...codi_backend.checks.numbers import require_number, require_whole
 from ...codi_backend.conditioning.text_hints import encoding_hints
-from ...codi_backend.modalities import MAX_FRAMES, MAX_SECONDS
+from ...codi_backend.modalities import MAX_CLIP_FRAMES, MAX_FRAMES, MAX_SECONDS
 from ..runtime.hints import show_hints
 from ..runtime.media_inputs import audio_samples, image_pixels, video_components
 from ..runtime.required_inputs import require_autoencoder
@@ -83,7 +83,7 @@ class CoDiEncodeVideo(io.ComfyNode):
                     "frames",
                     default=0,
                     min=0,
-                    max=MAX_FRAMES,
+                    max=MAX_CLIP_FRAMES,
                     tooltip="The number of frames to take from the beginning, at most; 0 is the number in the model's "
                     "training. Use Video Slice before this node to choose another part.",
                 ),
@@ -95,7 +95,7 @@ class CoDiEncodeVideo(io.ComfyNode):
     def execute(cls, video, vae, frame_rate, frames) -> io.NodeOutput:
         require_autoencoder(vae, "vae", "image")
         frame_rate = require_number(frame_rate, "frame_rate", 0, MAX_FRAME_RATE)
-        frames = require_whole(frames, "frames", 0, MAX_FRAMES)
+        frames = require_whole(frames, "frames", 0, MAX_CLIP_FRAMES)
         images = video if torch.is_tensor(video) else _at_rate(video_components(video), frame_rate, vae)
         if len(images) == 0:
             raise ValueError("video: this video has no frames; connect one that has.")

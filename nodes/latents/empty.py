@@ -8,7 +8,7 @@ from comfy_api.latest import io
 
 from ...codi_backend.checks.numbers import require_number, require_whole
 from ...codi_backend.config import CoDiConfig
-from ...codi_backend.modalities import MAX_FRAMES, MAX_SECONDS, MAX_SIDE, latent_shape, modality, scale_factor
+from ...codi_backend.modalities import MAX_CLIP_FRAMES, MAX_SECONDS, MAX_SIDE, latent_shape, modality, scale_factor
 from ...codi_backend.sampling.noise import mean_latent
 from ..runtime.latent_packing import STREAMS, from_backend, join, modality_of
 from ..runtime.model import Model
@@ -38,7 +38,7 @@ def stream_shape(config: CoDiConfig, name: str, width=0, height=0, frames=0, sec
             f"model: {config.name!r} does not generate {name}; load one that does, or generate something else."
         )
     width, height = (require_whole(side, what, 0, MAX_SIDE) for side, what in ((width, "width"), (height, "height")))
-    frames = require_whole(frames, "frames", 0, MAX_FRAMES)
+    frames = require_whole(frames, "frames", 0, MAX_CLIP_FRAMES)
     seconds = require_number(seconds, "seconds", 0, MAX_SECONDS)
     size = (width or None, height or None)
     shape = latent_shape(config, name, image_size=size, frames=frames or None, seconds=seconds or None)
@@ -70,7 +70,7 @@ def size_inputs(what: str) -> list[io.Input]:
 
 def frames_input(own: str = "the number in the model's training") -> io.Input:
     return io.Int.Input(
-        "frames", default=0, min=0, max=MAX_FRAMES, tooltip=f"Number of frames of the video; 0 is {own}."
+        "frames", default=0, min=0, max=MAX_CLIP_FRAMES, tooltip=f"Number of frames of the video; 0 is {own}."
     )
 
 

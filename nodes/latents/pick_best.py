@@ -6,8 +6,10 @@ import comfy.model_management
 import torch
 from comfy_api.latest import io
 
+from ...codi_backend.modalities import modality
 from ...codi_backend.sampling.best_of_n import select
 from ...codi_backend.sampling.coupling import ratios
+from ...codi_backend.sampling.windows import plan_windows
 from ..runtime.coupler_model import CouplerModel
 from ..runtime.latent_packing import require_latent, samples_of, split, to_backend
 from ..runtime.model import Model
@@ -73,7 +75,8 @@ def _best_of_model(model, samples) -> int:
     latents = {
         name: to_backend(z.to(model.load_device, network.get_dtype_inference()), name) for name, z in zip(names, scaled)
     }
-    return select(network.diffusion_model.diffuser, latents)
+    lengths = {name: z.shape[2] for name, z in latents.items() if modality(name).time_axis}
+    return select(network.diffusion_model.diffuser, latents, plan_windows(network.codi_config, lengths))
 
 
 def _best_of_coupler(coupler, samples) -> int:

@@ -89,7 +89,7 @@ def _mixture(prompts, weights, method) -> io.NodeOutput:
     given = connected("prompts", "prompt", MAX_PROMPTS, prompts, "mix")
     require_choice(method, "method", METHODS)
     embeddings = {name: _embedding(name, conditioning) for name, conditioning in given.items()}
-    _check(embeddings)
+    check_alike(embeddings)
     shares = weights_of(list(given), weights)
     mixture = interpolate([(Prompt(e, e), share) for e, share in zip(embeddings.values(), shares)], METHODS[method])
     _, more = next(iter(given.values()))[0]
@@ -100,7 +100,8 @@ def _embedding(name: str, conditioning) -> Tensor:
     return one_prompt(conditioning, name, "connect them one by one to mix them")[0]
 
 
-def _check(embeddings: dict[str, Tensor]) -> None:
+def check_alike(embeddings: dict[str, Tensor]) -> None:
+    """`ValueError` about the input of a prompt that does not go with the first one, or about the batches."""
     (first, one), *others = embeddings.items()
     for name, other in others:
         if other.shape[1:] != one.shape[1:]:

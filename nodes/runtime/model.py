@@ -27,10 +27,13 @@ from ...codi_backend.models.diffuser import Diffuser
 from ...codi_backend.models.diffuser.layer_plan import Stage
 from ...codi_backend.models.diffuser.temporal_position import HEADS
 from .alignment_options import KEY, diffuser_arguments
+from .conditioning_inputs import SCHEDULE
 from .context_tokens import FOR_TEXT, Shares
 from .context_tokens import KEY as CONTEXTS
+from .context_windows import TIME, cut_held, map_window
 from .latent_packing import from_backend, join, modality_of, names_of, to_backend
 from .previews import Previews
+from .prompt_schedule import ScheduledTokens
 from .sample_wrapper import around_sampling
 
 # Feature maps of the finest level that live at once at the peak, measured without weights in the published networks and
@@ -100,7 +103,8 @@ class Network(nn.Module):
         self.attention.transformer_options = transformer_options
         try:
             latents = {name: to_backend(latent, name) for name, latent in zip(names, streams)}
-            if arguments["alignment"] == "paper" and (held := settings.get("held")):
+            held = cut_held(settings.get("held", {}), names, transformer_options.get("context_window"))
+            if arguments["alignment"] == "paper" and held:
                 clean = {name: to_backend(_repeated(z, latents[name]), name) for name, z in held.items()}
                 arguments["environment"] = self.diffuser.clean_environment(clean)
             noise = self.diffuser(latents, timesteps, context, predict=settings.get("predict"), **arguments)
@@ -162,6 +166,7 @@ class Model(comfy.model_base.BaseModel):
         self.codi_config: CoDiConfig = model_config.unet_config["config"]
         self.latent_shapes = None  # of the streams being sampled; ComfyUI 0.30 has no such attribute
         self.previews = Previews(self.codi_config)
+        self.window_shapes: Sequence[Sequence[int]] = ()  # of the streams in one context window, likewise
         self.num_candidates = 1  # per result of the batch, while memory for a run of best-of-N is estimated
         networks = self.codi_config.diffuser.networks.values()
         self.latent_format.latent_channels = _ChannelCounts(tuple(network.in_channels for network in networks))
@@ -193,6 +198,10 @@ class Model(comfy.model_base.BaseModel):
             out["latent_shapes"] = comfy.conds.CONDConstant(shapes)
             # Being different, positive and negative prompts are not batched, each needing an alignment of its own.
             out["is_conditional"] = comfy.conds.CONDConstant(kwargs.get("prompt_type") != "negative")
+        if SCHEDULE in kwargs:
+            out["c_crossattn"] = ScheduledTokens(
+                kwargs[SCHEDULE].to(kwargs["cross_attn"]), self.codi_config, shapes or [kwargs["noise"].shape]
+            )
         if self.codi_config.diffuser.contexts:
             # Of equal shapes only: the core would repeat the tokens of a mixture that are not its last context's.
             out["c_crossattn"] = comfy.conds.CONDRegular(self._tokens(shapes, **kwargs))
@@ -208,11 +217,26 @@ class Model(comfy.model_base.BaseModel):
     def extra_conds_shapes(self, **kwargs):
         return {"c_crossattn": list(kwargs["cross_attn"].shape)} if self.codi_config.diffuser.contexts else {}
 
+    def map_context_window_to_modalities(self, primary_indices, latent_shapes, dim):
+        """What ComfyUI's context windows ask for: a window's indices of every stream, from those of the first one."""
+        return map_window(self.codi_config, primary_indices, latent_shapes, dim)
+
+    def resize_cond_for_context_window(self, cond_key, cond_value, window, x_in, device, retain_index_list=()):
+        """A condition within a window: the prompt of its time, whole even if it is as wide as a stream is long."""
+        if window.dim == TIME and cond_key == "c_crossattn":
+            scheduled = isinstance(cond_value, ScheduledTokens)
+            return cond_value.within(window.index_list, window.total_frames) if scheduled else cond_value
+        return super().resize_cond_for_context_window(
+            cond_key, cond_value, window, x_in, device, retain_index_list=retain_index_list
+        )
+
     def memory_required(self, input_shape, cond_shapes=None, **kwargs):
         batch, elements = self.num_candidates * input_shape[0], math.prod(input_shape[1:])
-        shapes = (self.latent_shapes or []) if len(input_shape) == 3 else [input_shape]
-        if sum(math.prod(shape[1:]) for shape in shapes) == elements:
-            # Networks run one after the other.
+        known = [self.latent_shapes, self.window_shapes] if self.latent_shapes else []
+        known = known if len(input_shape) == 3 else [[input_shape]]
+        if any(sum(math.prod(shape[1:]) for shape in shapes) == elements for shapes in known):
+            # Networks run one after the other, of a long latent on one window at a time.
+            shapes = known[-1] or known[0]
             values = max(self._network_values(shape, len(shapes) > 1) for shape in shapes)
         else:  # a packed latent that is not the one being sampled: all of it counts as the most expensive kind
             networks = self.codi_config.diffuser.networks.values()

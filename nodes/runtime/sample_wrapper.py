@@ -15,7 +15,9 @@ from ...codi_backend.modalities import MAX_FRAMES, downscale, modality, multiple
 from .alignment_options import KEY
 from .context_tokens import FOR_TEXT, Shares
 from .context_tokens import KEY as CONTEXTS
+from .context_windows import by_time
 from .latent_packing import names_of, require_content, require_latent
+from .prompt_schedule import check_schedule
 
 # What conditioning may carry that other diffusion models use, and what a user calls it.
 FOREIGN = {"control": "a ControlNet", "gligen": "GLIGEN"}
@@ -34,7 +36,11 @@ def around_sampling(
     shapes = latent_shapes or [latent_image.shape]
     names = check_latent(shapes, model.codi_config)
     _check_numbers(guider, noise, sigmas, denoise_mask)
-    _check_windows(guider.model_options, names)
+    _check_frames(names, shapes, guider.model_options)
+    model.window_shapes = shapes
+    if (handler := guider.model_options.get("context_handler")) is not None:
+        windows, model.window_shapes = by_time(handler, model.codi_config, names, shapes)
+        guider.model_options["context_handler"] = windows
     for name, stream in zip(names, comfy.utils.unpack_latents(latent_image, shapes)):
         require_latent(stream, "latent_image", name)
     for prompt_type, conds in guider.conds.items():
@@ -69,20 +75,13 @@ def _check_numbers(guider, noise: Tensor, sigmas: Tensor, denoise_mask: Tensor |
         require_unit_range(denoise_mask, "latent_image: its noise mask")
 
 
-def _check_windows(model_options: dict, names: list[str]) -> None:
-    """`ValueError` where ComfyUI's context windows would take streams apart that belong together."""
-    if (handler := model_options.get("context_handler")) is None:
-        return
-    if len(names) > 1:
+def _check_frames(names: list[str], shapes: Sequence[Sequence[int]], model_options: dict) -> None:
+    """`ValueError` for a video that is too long to be denoised at once, without context windows."""
+    frames = dict(zip(names, shapes)).get("video", (0, 0, 1))[2]
+    if frames > MAX_FRAMES and "context_handler" not in model_options:
         raise ValueError(
-            f"model: context windows do not work with the joint streams {', '.join(names)}; remove the Context Windows "
-            "node, or sample one stream alone."
-        )
-    # The other axes are channels, places and, of audio, time in steps that the network halves.
-    if handler.dim not in ((0, 2) if names == ["video"] else (0,)):
-        raise ValueError(
-            f"model: context windows over dim {handler.dim} do not work with the {names[0]} stream; set dim to 2 for "
-            "the frames of a video, or to 0 for a batch."
+            f"latent_image: the video latent has {frames} frames; give it 1 to {MAX_FRAMES}, or connect the model "
+            "through Context Windows (Manual) with dim 2."
         )
 
 
@@ -118,8 +117,6 @@ def _check_size(name: str, shape: Sequence[int], network: UNetConfig, config: Co
         raise ValueError(
             f"{source}: the model {config.name!r} makes images, not videos; switch video off in CoDi Empty Latent."
         )
-    if name == "video" and not 1 <= shape[2] <= MAX_FRAMES:
-        raise ValueError(f"{source}: the video latent has {shape[2]} frames; give it 1 to {MAX_FRAMES}.")
 
 
 def _remedy(autoencoder, multiple: int) -> str:
@@ -143,6 +140,7 @@ def check_prompts(prompt_type: str, conds: list[dict], names: list[str], batch: 
                 "encode the prompt with the encoders that were loaded with this model."
             )
         _check_contexts(prompt_type, cond, names, config)
+        check_schedule(prompt_type, cond, names)
         if len(embedding) not in (1, batch):
             raise ValueError(
                 f"{prompt_type}: {len(embedding)} prompts do not go with {batch} results; give one prompt, "

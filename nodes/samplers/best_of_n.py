@@ -13,6 +13,7 @@ from torch import Tensor
 from ...codi_backend.modalities import MODALITIES
 from ...codi_backend.sampling.best_of_n import prune, pruning_levels, require_comparable
 from ..runtime.alignment_options import mode_of
+from ..runtime.context_windows import windows_of
 from ..runtime.latent_packing import names_of, to_backend
 
 
@@ -78,7 +79,8 @@ class BestOfN(comfy.samplers.Sampler):
             sigma = sigmas[cut].expand(len(x))
             options = {"model_options": extra_args["model_options"], "seed": extra_args.get("seed")}
             clean = wrapped(x, sigma, denoise_mask=denoise_mask, **options)
-            rows = prune(model.diffusion_model.diffuser, scaled_streams(model, names, clean), number, keep)
+            scaled = scaled_streams(model, names, clean)
+            rows = prune(model.diffusion_model.diffuser, scaled, number, keep, windows_of(extra_args["model_options"]))
             number = keep
             x, noise, latent_image = x[rows], noise[rows], latent_image[rows]
             denoise_mask = None if denoise_mask is None else denoise_mask[rows]

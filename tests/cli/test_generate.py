@@ -15,7 +15,7 @@ from codi_backend.checkpoints.parts import needed_parts
 from codi_backend.cli.main import main
 from codi_backend.conditioning.prompt import interpolate
 from codi_backend.data import ShapesAndChimes
-from codi_backend.media.read import probe, read_audio
+from codi_backend.media.read import probe, read_audio, read_image
 from codi_backend.media.write import save_video, save_wav, to_pil
 from codi_backend.pipeline import CoDi
 
@@ -288,10 +288,10 @@ def test_only_what_is_needed_is_loaded(generate, monkeypatch, tmp_path):
         (["--image", "a.wav"], "a.wav cannot be read as an image"),
         (["--audio", "a.png"], "a.png has no audio track"),
         (["--video", "a.txt"], "a.txt cannot be read as a video"),
-        (["--frames", "199", "--outputs", "video"], "199 frames"),
+        (["--frames", "9999", "--outputs", "video"], "frames: 9999 frames"),
         (["--frames", "4", "--seconds", "3", "--outputs", "video"], "4 frames last 0.64 s"),
         (["--seconds", "nan", "--outputs", "audio"], "seconds: nan s is out of range"),
-        (["--seconds", "30", "--outputs", "video"], "seconds: 30 s are 188 frames of a video"),
+        (["--seconds", "700", "--outputs", "video"], "seconds: 700.0 s is out of range"),
         (["--hold", "audio=a.wav", "--outputs", "video", "--seconds", "0"], "seconds: 0.0 s is out of range"),
     ],
 )
@@ -300,3 +300,64 @@ def test_mistakes_are_one_line(generate, tmp_path, capsys, arguments, message):
     captured = capsys.readouterr()
     assert re.fullmatch(r"codi: .+\n", captured.err) and message in captured.err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_long_clip_with_prompts_by_time(generate, result, tmp_path, folder, whole, capsys, monkeypatch):
+    """Clips of the model's training last 0.64 s."""
+    monkeypatch.setattr("codi_backend.cli.generate._BAR_DELAY", 0)
+    asked, sample = [], CoDi.generate_latents
+    monkeypatch.setattr(
+        CoDi,
+        "generate_latents",
+        lambda codi, given, *rest, **named: (asked.append(given), sample(codi, given, *rest, **named))[1],
+    )
+    options = [
+        "--seconds",
+        "1.6",
+        "--window",
+        "0.64",
+        "--outputs",
+        "video",
+        "audio",
+        "--candidates",
+        "1",
+        "--seed",
+        "4",
+    ]
+    texts = ["--at", "0.96", "--text", "blue", "--at", "0", "--text", "red stars", "--image", "a.png:0.5"]
+    assert generate(*options, *texts) == 0
+    assert "100%" in (progress := capsys.readouterr().err) and "4/4" in progress
+    assert [(p["modality"], p["weight"], p["start"]) for p in result()["prompts"]] == [
+        ("text", 1.0, 0.0),
+        ("image", 0.5, 0.0),
+        ("text", 1.0, 0.96),
+    ]
+    assert probe(tmp_path / "out" / "video.mp4").video_seconds == pytest.approx(1.6)
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert "weight 0.5, from 0 s" in page and "weight 1, from 0.96 s" in page
+    image = whole.prompt("image", read_image(folder / "a.png")[None])
+    first = interpolate([(whole.prompt("text", "red stars"), 1.0), (image, 0.5)])
+    for (prompt, start), expected in zip(asked[0], [(first, 0.0), (whole.prompt("text", "blue"), 0.96)], strict=True):
+        assert start == expected[1]
+        torch.testing.assert_close(prompt.embedding, expected[0].embedding)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--text", "red", "--at", "1"], "--at 1 is not followed by a prompt"),
+        (["--at", "1", "--text", "red"], "prompts: the first one starts at 1 s; give one that starts at 0"),
+        (["--text", "red", "--at", "1", "--text", "blue", "--outputs", "image"], "prompts: no video or audio is"),
+        (["--outputs", "video", "--window", "0"], "window: 0 is out of range"),
+        (["--outputs", "video", "--seconds", "20", "--overlap", "0.64"], "overlap: 0.64 s leave nothing new"),
+    ],
+)
+def test_bad_windows_and_starts(generate, capsys, arguments, message):
+    assert generate(*arguments) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_a_start_is_for_models_with_time(capsys, tmp_path):
+    arguments = ["--model", "vd-mini", "--outputs", "image", "--out", str(tmp_path / "out")]
+    assert main(["generate", *arguments, "--text", "red stars", "--at", "1", "--text", "blue stars"]) == 1
+    assert "generates nothing that has time: leave --at out" in capsys.readouterr().err

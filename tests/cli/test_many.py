@@ -114,10 +114,10 @@ def test_any_mix_of_modalities(generate, folder, out, tmp_path, capsys):
 
 
 def test_every_option_is_a_key_of_a_line_or_of_the_whole_run():
-    """A new option of the command has to be in one of the two lists."""
+    """A new option of the command has to be in one of the two lists; --at is for the prompts of a command."""
     subparsers = next(a for a in _parser()._actions if isinstance(a, argparse._SubParsersAction))
     names = {action.option_strings[-1].removeprefix("--") for action in subparsers.choices["generate"]._actions}
-    whole = {"help", "prompts", "out", "model", "vocabulary", "device", "json"}
+    whole = {"help", "prompts", "at", "out", "model", "vocabulary", "device", "json"}
     assert {key.replace("_", "-") for key in KEYS} == names - whole
 
 
@@ -192,7 +192,7 @@ def test_failures_are_listed_and_the_others_go_on(generate, folder, out, capsys)
         "downloaded. Give the path of a file.",
         '{"image": "nowhere.png"}': f": There is no file {folder / 'nowhere.png'}.",
         '{"image": "broken.png"}': "broken.png cannot be read as an image",
-        '{"outputs": "video", "frames": 199}': ": frames: 199 frames",
+        '{"outputs": "video", "frames": 9999}': ": frames: 9999 frames",
     }
     good = '{"text": "one star", "outputs": ["image"]}'
     assert generate([*failing, good]) == 1

@@ -29,7 +29,7 @@ def bare(host, run_node):
         ({"width": 72}, "width: 72 pixels .* multiple of 16"),
         ({"height": 8192}, "height: 8192 is out of range; choose a whole number from 0 to 4096"),
         ({"image": False, "video": True, "width": 72}, "width: 72 pixels"),
-        ({"video": True, "frames": 121}, "frames: 121 is out of range; choose a whole number from 0 to 120"),
+        ({"video": True, "frames": 4097}, "frames: 4097 is out of range; choose a whole number from 0 to 4096"),
         ({"video": True, "frames": -1}, "frames: -1 is out of range"),
         ({"seconds": -1.0}, "seconds: -1 is out of range"),
         (NONE, "image, video, audio, text: nothing is left"),

@@ -50,6 +50,7 @@ NODES = {
     "CoDiPickBest",
     "CoDiPromptAudio",
     "CoDiPromptImage",
+    "CoDiPromptSchedule",
     "CoDiPromptText",
     "CoDiPromptToClipVisionOutput",
     "CoDiPromptVideo",

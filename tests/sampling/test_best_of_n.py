@@ -106,7 +106,7 @@ def choose(monkeypatch, *wanted):
     """
     seen, before = [], []
 
-    def best(diffuser, streams, number, keep):
+    def best(diffuser, streams, number, keep, windows):
         seen.append({name: z.clone() for name, z in streams.items()})
         winners = torch.tensor(wanted)
         if keep == 2:
