@@ -6,7 +6,7 @@
 Videos with audio are generated from the captions of held-out scenes, one candidate each, and judged by rules. A clip's
 record is a file in the folder; clips that are there are not made again, so a long run can be divided. Prints a Markdown
 table of all records. Rows: `training`, clips of 2.56 s; the others, clips of 10.24 s: in windows of 2.56 s that overlap
-by half or by 0.64 s, and at once.
+by 1.28 or 0.64 s, and at once.
 
 An object appears where no object was in the two frames before, and vanishes where none is in the two frames after.
 Appearances are known to half a frame, 0.08 s. Columns:
@@ -17,7 +17,7 @@ Appearances are known to half a frame, 0.08 s. Columns:
 * appear: appearances per clip.
 * count: share of clips that have the caption's number of objects at their end.
 * vanish: objects that vanish, per second, within 0.32 s of a seam, which is the middle of an overlap, and elsewhere.
-  Clips that are made at once have the seams of `windows`.
+  Clips that are made at once have those of an overlap of 0.64 s.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ from codi_backend.sampling.windows import plan_windows
 LONG = 10.24
 KINDS: dict[str, dict[str, Any]] = {
     "training": {},
-    "windows": {"seconds": LONG, "window": 2.56},
+    "overlap 1.28": {"seconds": LONG, "window": 2.56, "overlap": 1.28},
     "overlap 0.64": {"seconds": LONG, "window": 2.56, "overlap": 0.64},
     "at once": {"seconds": LONG, "window": math.inf},
 }
@@ -92,7 +92,7 @@ def matched(times: list[float], others: list[float]) -> list[bool]:
 def row(codi: cb.CoDi, records: list[dict[str, Any]], kind: str) -> str:
     seconds = LONG if kind != "training" else 2.56
     lengths = {"video": round(seconds * FRAME_RATE), "audio": round(seconds / 0.08)}
-    windows = plan_windows(codi.config, lengths, WindowSettings(2.56, KINDS[kind].get("overlap")))
+    windows = plan_windows(codi.config, lengths, WindowSettings(2.56, KINDS[kind].get("overlap", 0.64)))
     seams = [(before.end + after.begin) / 2 for before, after in itertools.pairwise(windows)]
     vanish = [min((abs(t - seam) for seam in seams), default=9.0) <= NEAR_SEAM for r in records for t in r["vanish"]]
     near = len(seams) * 2 * NEAR_SEAM * len(records)

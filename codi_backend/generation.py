@@ -100,8 +100,8 @@ class GenerationMixin:
             same however many results are asked for.
         window, overlap : optional
             Clips that are longer than `window` seconds are denoised in windows that overlap by `overlap` seconds, with
-            the memory of one window. By default these are videos of more than 120 frames and clips with prompts by
-            time, in windows as long as the clips of the model's training, which overlap by half.
+            the memory of one window. By default a window is as long as the clips of the model's training, and a
+            quarter of it overlaps. ``math.inf`` denoises up to 120 frames at once. See `WindowSettings`.
 
         Returns
         -------

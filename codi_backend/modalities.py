@@ -136,10 +136,11 @@ def lengths(config: CoDiConfig, frames: int | None = None, seconds: float | None
     if frames is None:
         return max(1, math.ceil(seconds * rate - _ROUNDING)), seconds
     duration = frames / rate
-    if duration > MAX_SECONDS:
-        most = math.floor(MAX_SECONDS * rate)
-        raise ValueError(f"frames: {frames} frames are out of range; choose 1 to {most}, which last {most / rate:g} s.")
     if seconds is None:
+        if duration > MAX_SECONDS:
+            raise ValueError(
+                f"frames: {frames} frames last {duration:g} s; choose fewer, which last at most {MAX_SECONDS:g} s."
+            )
         return frames, duration
     step = max(1 / rate, _unit_seconds(config))
     if abs(duration - seconds) > step * (1 + 1e-6):
@@ -189,10 +190,6 @@ def latent_shape(
     if name == "text":
         return (network.in_channels,)
     if name == "audio":
-        if duration > MAX_SECONDS:
-            raise ValueError(
-                f"frames: {requested} frames last {duration:g} s; choose fewer, which last at most {MAX_SECONDS:g} s."
-            )
         samples = round(duration * autoencoder.mel.sample_rate)
         steps = audio_steps(samples, autoencoder, multiple_of(network))
         return network.in_channels, steps, autoencoder.mel.bands // downscale(autoencoder)

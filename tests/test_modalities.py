@@ -68,7 +68,9 @@ def test_longer_than_any_video():
         ValueError, match="^seconds: 400 s are 5000 frames .* has at most 4096; choose at most 327.68 s"
     ):
         latent_shape(config, "video", seconds=400)
-    with pytest.raises(ValueError, match=r"^frames: 4097 frames are out of range; choose 1 to 3750, which last 600 s"):
+    with pytest.raises(ValueError, match=r"^frames: 4097 frames are out of range; .* which last 327.68 s"):
+        latent_shape(config, "video", frames=MAX_CLIP_FRAMES + 1)
+    with pytest.raises(ValueError, match=r"^frames: 4097 frames last 655.52 s; choose fewer, which last at most 600 s"):
         latent_shape(MINI, "video", frames=MAX_CLIP_FRAMES + 1)
 
 

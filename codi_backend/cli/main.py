@@ -92,9 +92,8 @@ def _add_generate(subparsers: argparse._SubParsersAction) -> None:
     p.add_argument("--seconds", type=float, help="length of videos and audio, instead of --frames; rounded up to whole "
                    "frames and to the steps of the model's audio")  # fmt: skip
     p.add_argument("--window", type=float, metavar="SECONDS", help="longer clips are denoised in windows of this "
-                   "length, which takes less memory (default: the length of the model's training, for videos of more "
-                   "than 120 frames and with --at)")  # fmt: skip
-    p.add_argument("--overlap", type=float, metavar="SECONDS", help="of two windows (default: half of a window)")
+                   "length (default: the length of the model's training; inf: up to 120 frames at once)")  # fmt: skip
+    p.add_argument("--overlap", type=float, metavar="SECONDS", help="of two windows (default: a quarter of a window)")
     p.add_argument("--out", type=folder_path, default=Path("out"), help="folder for the results (default: out)")
     p.add_argument("--count", type=int, default=1, help="number of results (default: 1)")
     p.add_argument("--seed", type=int, default=0)

@@ -69,8 +69,7 @@ def sample_latents(
     lengths = {name: shape[modality(name).time_axis] for name, shape in shapes.items() if modality(name).time_axis}
     if isinstance(prompt, PromptSchedule) and not lengths:
         raise ValueError("prompts: no video or audio is generated, so prompts cannot start at times; give one prompt.")
-    by_time = isinstance(prompt, PromptSchedule) and len(prompt.prompts) > 1  # at once, they would only be mixed
-    planned = plan_windows(config, lengths, windows, at_once=not by_time)
+    planned = plan_windows(config, lengths, windows)
 
     def run(streams: Sequence[str], progress: Progress | None) -> dict[str, Tensor]:
         noise = {

@@ -64,11 +64,10 @@ class WindowSettings:
     Attributes
     ----------
     seconds : float or None
-        Length of a window. None: clips that networks can take at once (of up to 120 frames, and audio alone) are
-        denoised so, which keeps their parts together (docs/evaluation.md). Longer ones, and clips with prompts by
-        time, have windows as long as the shortest clip of the model's training among the streams of the run.
+        Length of a window. None: the shortest clip of the model's training among the streams of the run, for clips
+        that exceed it. Infinite: the whole clip at once, of up to 120 frames. docs/evaluation.md compares them.
     overlap : float or None
-        Seconds that a window shares with the next one. None: half of a window.
+        Seconds that a window shares with the next one. None: a quarter of a window.
     """
 
     seconds: float | None = None

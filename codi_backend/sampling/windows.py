@@ -69,7 +69,6 @@ def plan_windows(
     config: CoDiConfig,
     lengths: Mapping[str, int],
     settings: WindowSettings = WindowSettings(),  # noqa: B008, frozen
-    at_once: bool = True,
 ) -> list[Window]:
     """The windows over a clip, in order; one if it is not longer than a window.
 
@@ -79,8 +78,6 @@ def plan_windows(
     lengths : dict of str to int
         Steps of each stream with time. They last equally long, to within a unit.
     settings : WindowSettings
-    at_once : bool
-        Whether, by default, what networks can take at once is one window, however long it is.
 
     Returns
     -------
@@ -97,7 +94,7 @@ def plan_windows(
     seconds = {name: steps * step_seconds(config, name) for name, steps in lengths.items()}
     whole = Window(0.0, max(seconds.values(), default=0.0), {})
     if window is None:
-        if at_once and lengths.get("video", 1) <= MAX_FRAMES:
+        if all(steps <= trained_steps(config, name) for name, steps in lengths.items()):
             return [whole]
         window = min(trained_steps(config, name) * step_seconds(config, name) for name in lengths)
     if window >= whole.end - _ROUNDING:
@@ -106,7 +103,7 @@ def plan_windows(
     _check_equal(config, seconds)
     unit = max(unit_steps(config, name) * step_seconds(config, name) for name in lengths)
     total, size = math.ceil(whole.end / unit - _ROUNDING), max(1, math.floor(window / unit + _ROUNDING))
-    shared = size // 2 if overlap is None else round(overlap / unit)
+    shared = size // 4 if overlap is None else round(overlap / unit)
     if shared >= size:
         raise ValueError(
             f"overlap: {overlap:g} s leave nothing new in windows of {size * unit:g} s; choose less than that."

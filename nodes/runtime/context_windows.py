@@ -99,8 +99,12 @@ class _ByTime:
         return super().should_use_context(model, self._conds(conds), self._packed(x_in), timestep, model_options)
 
     def execute(self, calc_cond_batch, model, conds, x_in, timestep, model_options) -> list[Tensor]:
+        # The core would look up a window's frames in the batch of timesteps; those of a batch are equal.
+        def predict(model, conds, x, timestep, model_options):
+            return calc_cond_batch(model, conds, x, timestep.expand(len(x)), model_options)
+
         conds = self._conds(conds)
-        results = super().execute(calc_cond_batch, model, conds, self._packed(x_in), timestep, model_options)
+        results = super().execute(predict, model, conds, self._packed(x_in), timestep[:1], model_options)
         return [self._packed(result, back=True) for result in results]
 
     def _planner(self) -> Any:

@@ -26,7 +26,8 @@ from types import ModuleType
 PACK = Path(__file__).resolve().parents[2]
 PACK_NAME = "codi_pack"
 STOCK_EXTRAS = [
-    f"nodes_{name}" for name in ("custom_sampler", "audio", "video", "preview_any", "primitive", "mask", "toolkit")
+    f"nodes_{name}"
+    for name in ("custom_sampler", "audio", "video", "preview_any", "primitive", "mask", "toolkit", "context_windows")
 ]
 
 

@@ -150,6 +150,14 @@ def test_freenoise_shuffles_what_has_time(host, windowed, denoise_joint):
         assert torch.allclose(z, shuffled[name], atol=1e-3) == (name in ("image", "text")), name
 
 
+@pytest.mark.parametrize("names", [("video", "audio"), ("image", "video", "audio", "text")])
+def test_several_results_in_windows(windowed, denoise_joint, names):
+    noise = joint_noise(*names)
+    both = denoise_joint(windowed(2), {name: torch.cat([z, -z]) for name, z in noise.items()})
+    for name, z in denoise_joint(windowed(2), noise).items():
+        torch.testing.assert_close(both[name][:1], z, atol=1e-3, rtol=1e-3)
+
+
 def test_a_batch_of_joint_streams(windowed, denoise_joint, tiny):
     noise = {name: torch.cat([z, -z, z + 1]) for name, z in joint_noise("video", "audio").items()}
     whole = denoise_joint(tiny[0], noise)
@@ -222,6 +230,28 @@ def test_memory_is_asked_for_one_window(windowed, denoise_joint, tiny):
         elements = sum(z.numel() for z in noise.values())
         asked[frames] = model.memory_required([1, 1, elements]) - elements * 10 * 4
     assert asked[4] == asked[40]
+
+
+def test_candidates_are_compared_in_windows(windowed, run_node, empty, prompts, tiny, monkeypatch):
+    diffuser, seen = tiny[0].model.diffusion_model.diffuser, []
+    encode = diffuser.clean_environment
+    monkeypatch.setattr(
+        diffuser, "clean_environment", lambda z: (seen.append({n: x.shape[2] for n, x in z.items()}), encode(z))[1]
+    )
+    settings = {"seed": 0, "steps": 4, "cfg": 2.0, "sampler_name": "euler", "scheduler": "normal", "denoise": 1.0}
+    (result,) = run_node(
+        "CoDiSampler",
+        model=windowed(2, overlap=2),
+        positive=prompts[0],
+        negative=prompts[1],
+        latent_image=empty(image=False, video=True, frames=8),
+        mode="paper",
+        strength=1.0,
+        candidates=3,
+        **settings,
+    )
+    assert all(z.isfinite().all() and len(z) == 1 for z in result["samples"].unbind())
+    assert seen == [{"video": 4, "audio": 8}] * 6  # three windows at each of two levels
 
 
 def test_conditions_are_divided_among_windows(host, windowed, denoise_joint, run_node, tiny, prompts):
