@@ -42,7 +42,7 @@ def run(options: argparse.Namespace) -> None:
     from ..evaluation.heat_map import heat_map
     from ..evaluation.similarity import compare_alignments, read_content
     from ..pipeline import CoDi
-    from .generate import MOST_RESULTS
+    from .request import MOST_RESULTS
 
     codi = CoDi.load(options.model)
     prompts = options.prompts or [("text", "", 1.0)]

@@ -23,7 +23,7 @@ TEXT_RANK = 4
 def samples_of(latent: Any, name: str = "samples") -> Tensor | NestedTensor:
     """The samples of a LATENT. `ValueError` about the node's input `name` if it holds no stream."""
     samples = latent.get("samples") if isinstance(latent, Mapping) else None
-    if samples is None or not all(torch.is_tensor(stream) and stream.ndim for stream in split(samples)):
+    if samples is None or not all(torch.is_tensor(stream) and stream.ndim > 1 for stream in split(samples)):
         raise ValueError(f"{name}: there is no latent in this; connect CoDi Empty Latent or a node that encodes.")
     return samples
 

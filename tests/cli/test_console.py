@@ -138,7 +138,6 @@ def test_what_is_no_name_or_text(arguments, capsys):
         (["train", "autoencoder_image", "--out", "p", "--workers", "-1"], "choose 0 or more workers"),
         (["train", "autoencoder_image", "--out", "p", "--sample-every", "-1"], "choose 0, for none, or more"),
         (["train", "autoencoder_image", "--out", "p", "--threads", "0"], "--threads 0 is out of range"),
-        (["evaluate", "--threads", "-3", "--out", "p"], "--threads -3 is out of range"),
         *(
             (
                 ["generate", "--device", device, "--out", "p"],

@@ -24,7 +24,9 @@ OVERRIDES = {
         "extra_conds",
         "extra_conds_shapes",
         "memory_required",
+        "resize_cond_for_context_window",
     ),
+    "comfy.conds.CONDCrossAttn": ("_copy_with",),
     "comfy.samplers.CFGGuider": ("sample", "predict_noise"),
     "comfy.samplers.Sampler": ("sample",),
     "comfy.ops.manual_cast.Embedding": ("forward",),
@@ -61,6 +63,12 @@ STAND_INS = (
 _DENOISER, _PREVIEWS = "runtime/coupled_denoiser.py", "runtime/coupled_previews.py"
 # Functions of the nodes that ComfyUI calls: where, by what name, and which of ours.
 CALLED_BY_HOST = (
+    (
+        "comfy.context_windows.WindowingState.prepare_window",
+        "model.map_context_window_to_modalities",
+        "runtime/model.py",
+        "Model.map_context_window_to_modalities",
+    ),
     ("comfy.model_base.BaseModel._apply_model", "self.diffusion_model", "runtime/model.py", "Network.forward"),
     (
         "comfy.samplers.KSamplerX0Inpaint.__call__",

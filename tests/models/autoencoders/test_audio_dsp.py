@@ -68,7 +68,7 @@ def test_filter_bank_is_torchaudio_s(both, config):
     torch.testing.assert_close(bank, expected, atol=1e-5 * expected.max().item(), rtol=0)
 
 
-@pytest.mark.parametrize(("iterations", "tolerance"), [(1, 1e-6), (8, 5e-4), (32, 5e-3)])
+@pytest.mark.parametrize(("iterations", "tolerance"), [(1, 1e-6), (8, 2e-3), (32, 5e-3)])
 def test_phases_are_torchaudio_s(both, iterations, tolerance):
     decay = torch.exp(-torch.arange(20480) / 4000)
     tone = 0.5 * torch.sin(0.1 * torch.arange(20480)) * decay
