@@ -180,6 +180,7 @@ def test_nothing_stays_when_memory_is_freed(host, checkpoint):
     """After graphs that used every part, previews included, one of which failed and one of which was cancelled."""
     host.forget()
     register(host._nodes.NODE_CLASS_MAPPINGS)
+    Kept.values.clear()
     gc.collect()
     others = {id(thing) for thing in gc.get_objects() if isinstance(thing, torch.nn.Module)}
 
