@@ -53,7 +53,7 @@ def generate_to_folder(options: argparse.Namespace) -> None:
     print(f"Wrote {', '.join(str(options.out / f) for row in result['files'] for f in row.values())}.")
     if gone := sorted(name for name in earlier.difference(result["kept"]) if not (options.out / name).exists()):
         print(f"Removed {', '.join(gone)}, of an earlier run.")
-    print(f"Open {options.out / PAGE} to see and hear.")
+    print(f"Open {options.out / PAGE} for all results.")
 
 
 def generate(

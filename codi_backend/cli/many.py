@@ -208,7 +208,7 @@ def _finish(
         print(json.dumps(rows, indent=2))
     else:
         print(f"{len(requests) - len(failed)} of {len(requests)} lines have results: {out / MANIFEST} lists them.")
-        print(f"Open {out / PAGE} to see and hear.")
+        print(f"Open {out / PAGE} for all results.")
     if failed:
         print_line(f"{len(failed)} of {len(requests)} lines failed: {out / MANIFEST} has the reasons.")
     return 1 if failed else 0

@@ -3,32 +3,22 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import comfy.cli_args
-import folder_paths
 from comfy_api.latest import io
 
 from ..runtime.latent_files import SUFFIX, read_latent, write_latent
 from ..runtime.latent_packing import samples_of
 from ..runtime.types import CATEGORY
+from ..runtime.user_files import file_choices, file_fingerprint, locate_file, place_to_save
 
 FOLDER = "latents"
 
 
 def latent_choices() -> list[str]:
     """Latents of the input folder, and those saved to the folder `FOLDER` of the output folder."""
-    inputs, _ = folder_paths.recursive_search(folder_paths.get_input_directory())
-    saved, _ = folder_paths.recursive_search(os.path.join(folder_paths.get_output_directory(), FOLDER))
-    files = [*sorted(inputs), *(f"{FOLDER}/{file} [output]" for file in sorted(saved))]
-    return [file for file in files if file.removesuffix(" [output]").lower().endswith(SUFFIX)]
-
-
-def _locate(file: str) -> Path:
-    if not folder_paths.exists_annotated_filepath(file):
-        raise ValueError(f"file: there is no {file!r} in ComfyUI's input folder; put it there and press R.")
-    return Path(folder_paths.get_annotated_filepath(file))
+    return file_choices(FOLDER, SUFFIX)
 
 
 class CoDiSaveJointLatent(io.ComfyNode):
@@ -57,20 +47,13 @@ class CoDiSaveJointLatent(io.ComfyNode):
     @classmethod
     def execute(cls, samples, filename_prefix) -> io.NodeOutput:
         samples_of(samples)
-        output = folder_paths.get_output_directory()
-        inside = folder_paths.is_within_directory(output, os.path.join(output, filename_prefix))
-        if not inside or not filename_prefix.strip():
-            raise ValueError(
-                f"filename_prefix: {filename_prefix!r} names no file within the output folder; give a name."
-            )
-        folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(filename_prefix, output)
+        path, saved = place_to_save(filename_prefix, SUFFIX)
         metadata = {}
         if not comfy.cli_args.args.disable_metadata:
             metadata = {"prompt": json.dumps(cls.hidden.prompt) if cls.hidden.prompt is not None else ""}
             metadata |= {key: json.dumps(value) for key, value in (cls.hidden.extra_pnginfo or {}).items()}
-        file = f"{name}_{counter:05}_{SUFFIX}"
-        write_latent(Path(folder, file), samples, metadata)
-        return io.NodeOutput(samples, ui={"latents": [{"filename": file, "subfolder": subfolder, "type": "output"}]})
+        write_latent(Path(path), samples, metadata)
+        return io.NodeOutput(samples, ui={"latents": [saved]})
 
 
 class CoDiLoadJointLatent(io.ComfyNode):
@@ -94,12 +77,11 @@ class CoDiLoadJointLatent(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, file):
-        status = os.stat(_locate(file))
-        return f"{status.st_mtime_ns}:{status.st_size}"
+        return file_fingerprint(file)
 
     @classmethod
     def execute(cls, file) -> io.NodeOutput:
-        path = _locate(file)
+        path = Path(locate_file(file))
         try:
             return io.NodeOutput(read_latent(path))
         except ValueError as error:

