@@ -17,7 +17,7 @@ import torch
 T = TypeVar("T")
 
 # Processes wait for the slowest one, whose share may take days longer.
-_PATIENCE = timedelta(days=365)
+_TIMEOUT = timedelta(days=365)
 # What accelerate and torchrun set; and where launchers put the number of processes.
 _LAUNCHED = ("ACCELERATE_MIXED_PRECISION", "LOCAL_RANK")
 _COUNTS = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
@@ -71,5 +71,5 @@ def launched() -> Processes:
     from accelerate import PartialState
 
     # On the CPU, since they exchange short lists only.
-    state = PartialState(cpu=True, timeout=_PATIENCE)
+    state = PartialState(cpu=True, timeout=_TIMEOUT)
     return Processes(state.process_index, state.num_processes, state.local_process_index)

@@ -37,10 +37,10 @@ def counted(group: str, most: int, tooltip: str, *each: Any) -> io.DynamicCombo.
     An Autogrow turns every widget into a socket; these stay widgets.
     """
 
-    def shown(number: int) -> list[Any]:
+    def numbered_inputs(number: int) -> list[Any]:
         return [_numbered_copy(one, i) for i in range(1, number + 1) for one in each]
 
-    options = [io.DynamicCombo.Option(str(number), shown(number)) for number in range(2, most + 1)]
+    options = [io.DynamicCombo.Option(str(number), numbered_inputs(number)) for number in range(2, most + 1)]
     return io.DynamicCombo.Input(group, options=options, tooltip=tooltip)
 
 

@@ -218,7 +218,7 @@ class Model(comfy.model_base.BaseModel):
         return {"c_crossattn": list(kwargs["cross_attn"].shape)} if self.codi_config.diffuser.contexts else {}
 
     def map_context_window_to_modalities(self, primary_indices, latent_shapes, dim):
-        """What ComfyUI's context windows ask for: a window's indices of every stream, from those of the first one."""
+        """For ComfyUI's context windows: a window's indices of every stream, from those of the first one."""
         return map_window(self.codi_config, primary_indices, latent_shapes, dim)
 
     def resize_cond_for_context_window(self, cond_key, cond_value, window, x_in, device, retain_index_list=()):
