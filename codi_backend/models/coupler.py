@@ -189,7 +189,9 @@ class LatentEncoder(nn.Module):
     """Encodes noisy latents of one space as `Tokens`.
 
     The network is convolutional: patches, a residual block, a coarser level with more of them, and attention among all
-    places; for videos all this is per frame. Streams with a time axis get residual blocks over time.
+    places. For videos all this is per frame, with residual blocks over time in between: frames have much in common, so
+    that their average is readable at noise levels at which a single one is not. Streams with a time axis get further
+    residual blocks over time.
     """
 
     def __init__(self, space: LatentSpace, config: CouplerConfig) -> None:
@@ -206,6 +208,9 @@ class LatentEncoder(nn.Module):
         self.down = nn.Conv2d(width, wide, down, down)
         self.coarse = nn.ModuleList(_ResBlock(wide, wide, wide, kernel) for _ in range(config.blocks))
         self.attention = _Attention(wide) if space.axes else nn.Identity()
+        is_video = space.axes == "THW"
+        self.frames_fine = _ResBlock(width, width, wide, (5, 1)) if is_video else None
+        self.frames_coarse = _ResBlock(wide, wide, wide, (5, 1)) if is_video else None
         has_time = "T" in space.axes
         self.over_time = nn.ModuleList(_ResBlock(wide, wide, wide, (3, 1)) for _ in range(2 if has_time else 0))
         self.pooled_head = nn.Sequential(nn.LayerNorm(wide), nn.Linear(wide, config.token_dim))
@@ -225,8 +230,12 @@ class LatentEncoder(nn.Module):
         frames = len(h) // batch
         per_map = emb.repeat_interleave(frames, 0) if frames > 1 else emb
         h = F.pad(h, [pad for size, patch in zip(h.shape[:1:-1], self._multiple()) for pad in (0, -size % patch)])
-        h = self.fine(self.entry(h.contiguous(memory_format=torch.channels_last)), per_map)
-        h = self.down(h)
+        h = self.entry(h.contiguous(memory_format=torch.channels_last))
+        if self.frames_fine is not None:
+            h = _over_frames(self.frames_fine, h, emb)
+        h = self.down(self.fine(h, per_map))
+        if self.frames_coarse is not None:
+            h = _over_frames(self.frames_coarse, h, emb)
         for block in self.coarse:
             h = block(h, per_map)
         h = self.attention(h)
@@ -268,6 +277,13 @@ def _strides(space: LatentSpace) -> tuple[tuple[int, int], tuple[int, int]]:
     patch = tuple(2 ** max(0, math.ceil(math.log2(size / target))) for size, target in zip(extent, targets))
     down = tuple(2 if size / one > 2 else 1 for size, one in zip(extent, patch))
     return patch, down
+
+
+def _over_frames(block: _ResBlock, h: Tensor, emb: Tensor) -> Tensor:
+    """A block over the time axis of the maps of frames ``[B T, C, H, W]``, at every place by itself."""
+    batch, (height, width) = len(emb), h.shape[2:]
+    lines = h.unflatten(0, (batch, -1)).permute(0, 2, 1, 3, 4).flatten(3)
+    return block(lines, emb).unflatten(3, (height, width)).transpose(1, 2).flatten(0, 1)
 
 
 class _ResBlock(nn.Module):

@@ -14,13 +14,14 @@ from ..config.coupler import LatentSpace
 from ..models.coupler import Coupler, Tokens, aligned
 from .loop import Stage
 
-# Logarithms of noise levels, relative to the latents' deviation, are normally distributed.
-_LOG_MEAN, _LOG_DEVIATION = 0.3, 1.2
+# Logarithms of noise levels, relative to the latents' deviation, are normally distributed. Their mean is higher with
+# videos, whose content is settled at higher levels, since frames have it in common.
+_LOG_MEAN, _LOG_MEAN_VIDEO, _LOG_DEVIATION = 0.3, 1.0, 1.2
 _LOWEST, _HIGHEST = 0.02, 30.0
 # Share of the groups in which one stream is clean, as a held stream is.
 _HELD = 0.4
 _TIME_WEIGHT = 0.2
-_VIDEO_EVERY, _IMAGES_PER_VIDEO = 4, 4  # steps between batches with videos, and how much smaller these are
+_VIDEO_EVERY, _IMAGES_PER_VIDEO = 3, 4  # steps between batches with videos, and how much smaller these are
 HELD_OUT = 64  # pairs that are kept from training, among which retrieval is measured
 RETRIEVAL_LEVELS = (0.1, 0.3, 1.0, 2.0, 4.0)
 
@@ -30,8 +31,8 @@ class CouplerStage(Stage):
 
     A batch is taken in groups of up to `group` rows. The rows of a group have one common noise level, and are the
     negatives of each other. So the critic estimates the log density ratio at that level, up to terms of one stream.
-    The loss is the mean over all pairs of streams. Where there are streams besides video, video takes part in every
-    fourth batch only, and these batches are smaller.
+    The loss is the mean over all pairs of streams. Where there are two streams besides video, video takes part in
+    every third batch only, and batches with it are smaller.
 
     Parameters
     ----------
@@ -63,8 +64,9 @@ class CouplerStage(Stage):
         groups = max(1, size // self.group)
         while size % groups:
             groups -= 1
+        log_mean = _LOG_MEAN if batch.keys() <= set(self.quick) else _LOG_MEAN_VIDEO
         tokens = {}
-        for (name, clean), level in zip(batch.items(), self._levels(len(batch), size, groups, generator)):
+        for (name, clean), level in zip(batch.items(), self._levels(len(batch), size, groups, log_mean, generator)):
             sigma = level.to(clean.device) * self.coupler.spaces[self.index[name]].std
             noise = torch.randn(clean.shape, generator=generator).to(clean.device)
             noisy = clean + sigma.reshape(-1, *[1] * (clean.ndim - 1)) * noise
@@ -80,14 +82,14 @@ class CouplerStage(Stage):
                 losses[-1] = losses[-1] + _TIME_WEIGHT * self._moments(tokens[a], tokens[b])
         return sum(losses) / len(losses), figures
 
-    def _levels(self, streams: int, size: int, groups: int, generator: torch.Generator) -> Tensor:
+    def _levels(self, streams: int, size: int, groups: int, log_mean: float, generator: torch.Generator) -> Tensor:
         """Noise levels ``[streams, size]``, equal within a group; that of one stream may be 0.
 
         Drawn for every row and taken from the first of each group, since noise has samples on its first axis.
         """
         drawn = torch.randn((size,), generator=generator).reshape(groups, -1)[:, :1]
         which = torch.rand((size,), generator=generator).reshape(groups, -1)[:, :1]
-        level = (_LOG_MEAN + _LOG_DEVIATION * drawn).exp().clamp(_LOWEST, _HIGHEST)
+        level = (log_mean + _LOG_DEVIATION * drawn).exp().clamp(_LOWEST, _HIGHEST)
         clean = (which * streams / _HELD).long()  # the number of a stream, or a higher number for none
         noisy = torch.stack([clean != i for i in range(streams)])
         return (level * noisy).expand(streams, groups, size // groups).flatten(1)

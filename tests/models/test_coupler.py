@@ -60,6 +60,16 @@ def test_tokens_over_time_follow_the_time(coupler):
     assert peak[1] - peak[0] == round(160 / (400 / len(now)))
 
 
+def test_frames_share_what_they_have_in_common(coupler):
+    """Tokens of a frame depend on frames that are farther away than the blocks over time at the end reach."""
+    place = list(SHAPES).index("THW")
+    video = torch.zeros(1, 4, 14, 8, 8)
+    other = video.clone()
+    other[:, :, 0] = 3
+    before, after = (coupler.tokens(place, z, torch.ones(1)).over_time[0, 6] for z in (video, other))
+    assert not torch.allclose(before, after, atol=1e-4)
+
+
 def test_score_is_the_diagonal_of_the_logits_and_symmetric(coupler):
     video, audio, image = (list(SHAPES).index(axes) for axes in ("THW", "TF", "HW"))
     tokens = {

@@ -97,13 +97,33 @@ def test_a_batch_has_one_noise_level_a_group_and_sometimes_a_clean_stream():
     stage = CouplerStage(new_coupler(toy_pairs(40)[0]), toy_pairs(40)[0], group=8)
     clean = 0
     for seed in range(200):
-        levels = stage._levels(2, 16, 2, torch.Generator().manual_seed(seed)).unflatten(1, (2, 8))
+        levels = stage._levels(2, 16, 2, 0.3, torch.Generator().manual_seed(seed)).unflatten(1, (2, 8))
         assert bool((levels == levels[:, :, :1]).all())
         clean += int((levels[:, :, 0] == 0).sum())
         assert not bool((levels.sum(0) == 0).any())
         both = (levels > 0).all(0)
         assert torch.equal(levels[0][both], levels[1][both])
     assert 125 < clean < 195  # two fifths of 400
+
+
+def test_batches_with_videos_are_rarer_smaller_and_noisier():
+    z = {"image": torch.randn(40, 4, 4, 4), "video": torch.randn(40, 4, 2, 4, 4), "audio": torch.randn(40, 4, 8)}
+    coupler = new_coupler(z)
+    stage, encode, levels = CouplerStage(coupler, z), coupler.tokens, {True: [], False: []}
+
+    def tokens(space, latents, sigma):
+        levels["video" in batch].append(float(sigma[0]) / coupler.spaces[space].std)
+        return encode(space, latents, sigma)
+
+    coupler.tokens, sizes = tokens, []
+    for step in range(60):
+        batch = stage.batch(step, 16, seed=0)
+        sizes.append({name: len(rows) for name, rows in batch.items()})
+        with torch.no_grad():
+            stage(batch, torch.Generator().manual_seed(step))
+    assert sizes[:4] == [dict.fromkeys(z, 4), *[{"image": 16, "audio": 16}] * 2, dict.fromkeys(z, 4)]
+    with_video, without = (sorted(level for level in found if level > 0) for found in levels.values())
+    assert with_video[len(with_video) // 2] > 1.3 * without[len(without) // 2]
 
 
 def test_latents_of_files_that_comfyui_writes(tmp_path):
