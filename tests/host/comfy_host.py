@@ -209,12 +209,16 @@ class InProcess:
 
 
 class Http:
-    """`main.py` on a free port, with a base directory of its own that has this pack among its custom nodes."""
+    """`main.py` on a free port, with a base directory of its own that has this pack among its custom nodes.
+
+    A base directory may be used again by a later server.
+    """
 
     def __init__(self, comfyui: Path, directory: Path, pack: Path = PACK):
         for name in ("custom_nodes", "models", "input", "output", "temp", "user"):
-            (directory / name).mkdir()
-        (directory / "custom_nodes" / PACK_NAME).symlink_to(pack)
+            (directory / name).mkdir(exist_ok=True)
+        if not (link := directory / "custom_nodes" / PACK_NAME).exists():
+            link.symlink_to(pack)
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
@@ -251,15 +255,22 @@ class Http:
     def get(self, path: str) -> dict:
         return json.loads(self.read(path))
 
-    def run(self, prompt: dict, timeout: float = 120) -> dict:
-        """Queue a prompt in the API form and wait for its outputs."""
+    def queue(self, prompt: dict) -> str:
+        """Queue a prompt in the API form; returns its id."""
         body = json.dumps({"prompt": prompt}).encode()
         request = urllib.request.Request(self.url + "/prompt", body, {"Content-Type": "application/json"})
         try:
             with urllib.request.urlopen(request) as answer:
-                name = json.load(answer)["prompt_id"]
+                return json.load(answer)["prompt_id"]
         except urllib.error.HTTPError as error:
             raise ValueError(error.read().decode()) from None
+
+    def run(self, prompt: dict, timeout: float = 120) -> dict:
+        """Queue a prompt in the API form and wait for its outputs."""
+        return self.wait(self.queue(prompt), timeout)
+
+    def wait(self, name: str, timeout: float = 120) -> dict:
+        """The outputs of a queued prompt when it is done."""
         end = time.monotonic() + timeout
         while time.monotonic() < end:
             entry = self.get(f"/history/{name}").get(name)
@@ -270,6 +281,12 @@ class Http:
                 raise ExecutionFailed(json.dumps(entry["status"]["messages"][-1]))
             return entry["outputs"]
         raise TimeoutError(f"{name} was not done after {timeout} s:\n{self.log()[-2000:]}")
+
+    def kill(self) -> None:
+        """End at once, as when the machine fails."""
+        self._process.kill()
+        self._process.wait(20)
+        self._log.close()
 
     def close(self) -> None:
         self._process.terminate()

@@ -33,10 +33,10 @@ def alive() -> dict[str, int]:
     return counts
 
 
-def prompt(number: int) -> dict:
+def prompt(number: int, checkpoint: str = "tiny.safetensors") -> dict:
     """One after another uses every part; nothing but the loader is taken from the cache."""
     graph, kind = Graph(), number % 10
-    loaded = graph.load("tiny.safetensors")
+    loaded = graph.load(checkpoint)
     scene = {"shape": "star", "count": 1, "tempo": "slow", "start": 0.3, "seed": number}
     scene = graph.add("CoDiExampleScene", colour="red", **scene)
     content = ("image", "video", "audio", "text")[number % 4]
@@ -54,6 +54,18 @@ def prompt(number: int) -> dict:
     return graph.prompt
 
 
+def outcome(host, graph: dict) -> str:
+    """Run a prompt of this kind: "done", "failed" or "cancelled"."""
+    try:
+        host.run(graph)
+    except ExecutionFailed as failure:
+        assert str(failure).startswith("width: 72 pixels"), failure
+        return "failed"
+    except Cancelled:
+        return "cancelled"
+    return "done"
+
+
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads Linux's account of memory")
 def test_nothing_piles_up(host):
     import comfy.model_management as mm
@@ -63,14 +75,7 @@ def test_nothing_piles_up(host):
     before = {path for path in host.temp.rglob("*") if path.is_file()}
     outcomes, things, loaded, memory = [], [], [], []
     for number in range(PROMPTS):
-        try:
-            host.run(prompt(number))
-            outcomes.append("done")
-        except ExecutionFailed as failure:
-            assert str(failure).startswith("width: 72 pixels"), failure
-            outcomes.append("failed")
-        except Cancelled:
-            outcomes.append("cancelled")
+        outcomes.append(outcome(host, prompt(number)))
         if number % WARM_UP == WARM_UP - 1:  # always after a prompt of the same kind
             things.append(alive())
             loaded.append(sorted(type(entry.model.model).__name__ for entry in mm.current_loaded_models))
