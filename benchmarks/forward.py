@@ -1,20 +1,28 @@
-"""Seconds and peak memory of one forward pass of the published networks, batch 2, weights by rule.
+"""Seconds and peak memory of the published networks, weights by rule: one forward pass of batch 2, or whole runs.
 
     python benchmarks/forward.py [--cases audio ...] [--dtypes fp32 bf16] [--device cpu] [--repeat 3]
+    python benchmarks/forward.py --device cuda --dtypes bf16 fp16 --modes eager compiled --results rows.jsonl
+    python benchmarks/forward.py --device cuda --dtypes bf16 --cases video+audio --steps 20 50 --results rows.jsonl
 
-Every case runs in a process of its own, so that its peak memory is its own. TFLOP are those of the original network
-(2 x multiply-adds); this implementation needs fewer, since attention to a single token needs no queries and keys.
+A run (`--steps`) denoises one result with classifier-free guidance, so a step is two passes of batch 1. `compiled` is
+`torch.compile`; its first pass is not counted. Every case runs in a process of its own, so that its peak memory is its
+own. TFLOP are those of the original network (2 x multiply-adds); this implementation needs fewer, since attention to a
+single token needs no queries and keys. With `--results`, rows are kept in a file, and those in it are not measured
+again.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
@@ -56,36 +64,56 @@ def write_weights(network: str, dtype: str, folder: Path) -> None:
     save_parts(folder / f"{network}_{dtype}.safetensors", config, {f"diffuser.{network}": state})
 
 
-def measure(case: str, dtype: str, device: str, repeat: int, folder: Path) -> dict[str, float]:
-    """Run one case in this process, from files, as users do: weights that a case does not touch are never read."""
+def measure(options: argparse.Namespace) -> dict[str, float]:
+    """Measure one row in this process, from files, as users do: weights that a case does not touch are never read."""
     import torch
 
     from codi_backend import CoDi
     from codi_backend.modalities import modality
 
+    (case,), (dtype,), (mode,), (steps,) = options.cases, options.dtypes, options.modes, options.steps
+    device, kind = options.device, getattr(torch, DTYPES[dtype])
     streams = CASES[case][0]
     networks = sorted({modality(name).network for name in streams})
-    kind = getattr(torch, DTYPES[dtype])
     codi = CoDi.load(
-        [folder / f"{name}_{dtype}.safetensors" for name in networks],
+        [options.weights / f"{name}_{dtype}.safetensors" for name in networks],
         only=[f"diffuser.{name}" for name in networks],
         dtype=kind,
     )
     diffuser = codi.to(device).diffuser
-    latents = {name: torch.randn(2, *SHAPES[name], device=device, dtype=kind) for name in streams}
-    timesteps = torch.tensor([999, 500], device=device)
+    if mode == "compiled":
+        diffuser.compile()
     context = torch.nn.functional.normalize(torch.randn(2, 1, 768, device=device), dim=-1).to(kind)
+    work = _run(diffuser, streams, context, steps) if steps else _forward(diffuser, streams, context)
     seconds = []
     _forget_peak(device)
-    for _ in range(repeat):
+    for _ in range(options.repeat + (mode == "compiled")):
         begun = time.perf_counter()
         with torch.inference_mode():
-            out = diffuser(latents, timesteps, context)
+            out = work()
         if device == "cuda":
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - begun)
     assert all(o.isfinite().all() for o in out.values())
-    return {"seconds": min(seconds), "gib": _peak(device) / 2**30}
+    return {"seconds": min(seconds[mode == "compiled" :]), "gib": _peak(device) / 2**30}
+
+
+def _forward(diffuser: Any, streams: Sequence[str], context: Any) -> Callable[[], dict[str, Any]]:
+    import torch
+
+    latents = {name: torch.randn(2, *SHAPES[name]).to(context) for name in streams}
+    timesteps = torch.tensor([999, 500], device=context.device)
+    return lambda: diffuser(latents, timesteps, context)
+
+
+def _run(diffuser: Any, streams: Sequence[str], context: Any, steps: int) -> Callable[[], dict[str, Any]]:
+    from codi_backend.conditioning.prompt import Prompt
+    from codi_backend.sampling.noise import stream_noise
+    from codi_backend.sampling.samplers import sample
+    from codi_backend.sampling.settings import SamplingSettings
+
+    noise = {name: stream_noise((1, *SHAPES[name]), 0, name).to(context) for name in streams}
+    return lambda: sample(diffuser, noise, Prompt(context[:1], context[1:]), SamplingSettings(steps=steps))
 
 
 def _forget_peak(device: str) -> None:
@@ -116,56 +144,66 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", nargs="+", default=list(CASES), metavar="CASE", help=", ".join(CASES))
     parser.add_argument("--dtypes", nargs="+", default=["fp32", "bf16"], choices=list(DTYPES))
+    parser.add_argument("--modes", nargs="+", default=["eager"], choices=["eager", "compiled"])
+    parser.add_argument("--steps", nargs="+", type=int, default=[0], help="of a whole run (default: 0, one pass)")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--repeat", type=int, default=2)
     parser.add_argument("--weights", type=Path, help="folder to keep the weights in (up to 25 GB; default: temporary)")
+    parser.add_argument("--results", type=Path, help="file that keeps the rows")
     parser.add_argument("--one", choices=["write", "measure"], help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one == "write":
         return write_weights(options.cases[0], options.dtypes[0], options.weights)
     if options.one == "measure":
-        row = measure(options.cases[0], options.dtypes[0], options.device, options.repeat, options.weights)
-        return print(json.dumps(row))
+        return print(json.dumps(measure(options)))
     with tempfile.TemporaryDirectory() as temporary:
-        folder = options.weights or Path(temporary)
-        folder.mkdir(parents=True, exist_ok=True)
-        report(options, folder)
+        options.weights = options.weights or Path(temporary)
+        options.weights.mkdir(parents=True, exist_ok=True)
+        report(options)
 
 
-def report(options: argparse.Namespace, folder: Path) -> None:
+def report(options: argparse.Namespace) -> None:
     """Print the table, row by row."""
 
-    def alone(task: str, case: str, dtype: str) -> str:
-        command = [sys.executable, __file__, "--one", task, "--cases", case, "--dtypes", dtype]
-        command += ["--weights", str(folder), "--device", options.device, "--repeat", str(options.repeat)]
+    def alone(task: str, case: str, dtype: str, mode: str = "eager", steps: int = 0) -> str:
+        command = [sys.executable, __file__, "--one", task, "--cases", case, "--dtypes", dtype, "--modes", mode]
+        command += ["--steps", str(steps), "--weights", str(options.weights), "--device", options.device]
+        command += ["--repeat", str(options.repeat)]
         return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
 
+    known = {}
+    if options.results and options.results.exists():
+        rows = map(json.loads, options.results.read_text().splitlines())
+        known = {tuple(row.pop("key")): row for row in rows}
     peak_rate = None
     if options.device == "cuda":
         peak_rate = _bf16_rate()
         print(f"bf16 matrix product on this card: {peak_rate:.0f} TFLOP/s")
     print("| case | dtype | s | GiB | TFLOP | TFLOP/s | original s | original GiB | times as fast |")
     print("|---|---|---|---|---|---|---|---|---|")
-    for case in options.cases:
-        for dtype in options.dtypes:
+    for key in itertools.product(options.cases, options.dtypes, options.modes, options.steps):
+        case, dtype, mode, steps = key
+        if key not in known:
             for network in NETWORKS[case]:
-                if not (folder / f"{network}_{dtype}.safetensors").exists():
+                if not (options.weights / f"{network}_{dtype}.safetensors").exists():
                     alone("write", network, dtype)
-            row = json.loads(alone("measure", case, dtype))
-            _, tflop, seconds, gib = CASES[case]
-            rate = tflop / row["seconds"]
-            share = f" ({rate / peak_rate:.0%} of bf16)" if peak_rate else ""
-            cells = [
-                case,
-                dtype,
-                f"{row['seconds']:.2f}",
-                f"{row['gib']:.1f}",
-                tflop,
-                f"{rate:.3f}{share}",
-                seconds,
-                gib,
-            ]
-            print(f"| {' | '.join(map(str, cells))} | {seconds / row['seconds']:.2f} |", flush=True)
+            known[key] = json.loads(alone("measure", *key))
+            if options.results:
+                with open(options.results, "a") as file:
+                    file.write(json.dumps({"key": key} | known[key]) + "\n")
+        print(_cells(key, known[key], peak_rate), flush=True)
+
+
+def _cells(key: tuple[str, str, str, int], row: dict[str, float], peak_rate: float | None) -> str:
+    case, dtype, mode, steps = key
+    name = case + (f", {steps} steps" if steps else "") + (", compiled" if mode == "compiled" else "")
+    tflop, *original = CASES[case][1:]
+    tflop *= max(1, steps)
+    rate = tflop / row["seconds"]
+    share = f" ({rate / peak_rate:.0%} of bf16)" if peak_rate else ""
+    cells = [name, dtype, f"{row['seconds']:.2f}", f"{row['gib']:.1f}", f"{tflop:.4g}", f"{rate:.3f}{share}"]
+    cells += ["", "", ""] if steps else [*map(str, original), f"{original[0] / row['seconds']:.2f}"]
+    return f"| {' | '.join(cells)} |"
 
 
 def _bf16_rate() -> float:
