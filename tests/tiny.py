@@ -21,6 +21,7 @@ from codi_backend.config import (
     TransformerConfig,
     UNetConfig,
     VisionEncoderConfig,
+    VocoderConfig,
 )
 from codi_backend.config.published import VERSATILE_DIFFUSION
 from codi_backend.pipeline import CoDi
@@ -232,6 +233,7 @@ def _text_autoencoder(latent_dim: int, words: tuple[str, ...]) -> TextAutoencode
 
 
 CONFIG, FOUR, VERSATILE = two(), four(), versatile()
+VOCODER = VocoderConfig(channels=16, rates=(5, 4, 4, 2), kernels=(11, 8, 8, 4), block_kernels=(3,), dilations=(1, 3))
 
 
 def build(config=CONFIG):

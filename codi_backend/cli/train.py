@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from ..media.output_folder import check_folder
 from .arguments import file_path, folder_path, use_threads
@@ -16,8 +17,8 @@ def add(subparsers: argparse._SubParsersAction) -> None:
         "train",
         help="train a stage of the small model, or of any model on your own data; or continue it",
         description="Without --data, a stage of the small model on Shapes & Chimes. With --data, a stage of the model "
-        "that --init names, on your own data. Under `accelerate launch -m codi_backend train ...` several processes "
-        "share every batch.",
+        "that --init names, on your own data; with --data and --config, a stage of a new model. Under `accelerate "
+        "launch -m codi_backend train ...` several processes share every batch.",
     )
     p.add_argument(
         "stage",
@@ -27,7 +28,8 @@ def add(subparsers: argparse._SubParsersAction) -> None:
     p.add_argument(
         "--out",
         type=folder_path,
-        help="run folder (default: runs/mini; for versatile and coupler runs/<stage>, with --data runs/own)",
+        help="run folder (default: runs/mini; for versatile and coupler runs/<stage>, with --data runs/own, with "
+        "--config runs/<name of the model>)",
     )
     p.add_argument("--steps", type=int, help="optimizer steps of every phase (default: the recipe's; 1000 with --data)")
     p.add_argument("--batch-size", type=int, help="samples a step (default: the recipe's, for a GPU; 16 with --data)")
@@ -38,6 +40,8 @@ def add(subparsers: argparse._SubParsersAction) -> None:
     own.add_argument("--data", type=file_path, help="folder of files that share names, with captions as .txt; or a "
                      "manifest .csv, .tsv, .jsonl or .json with text, image, video, audio; or webdataset .tar "
                      "files")  # fmt: skip
+    own.add_argument("--config", type=file_path, metavar="FILE", help="configuration of a new model, which is trained "
+                     "from nothing on the data, stage by stage or by the stage all: see docs/training.md")  # fmt: skip
     own.add_argument(
         "--init", nargs="+", type=file_path, metavar="FILE", help="checkpoint files to start from (default: mini)"
     )
@@ -98,7 +102,14 @@ def run(options: argparse.Namespace) -> None:
         return
     if options.pairs or options.axes:
         raise ValueError("--pairs and --axes are for the stage coupler: give --data.")
+    if options.config:
+        if options.data is None or options.init or options.streams:
+            raise ValueError("--config is for a new model: give --data with it, and neither --init nor --streams.")
+        _train_new(options, changes, report, execution)
+        return
     if options.data is not None:
+        if options.stage == "all":
+            raise ValueError("All stages on your own data make a new model: give its configuration with --config.")
         from ..training import finetune
 
         chosen = dataclasses.replace(finetune.OPTIONS, **changes)
@@ -126,3 +137,19 @@ def run(options: argparse.Namespace) -> None:
     check_folder(out)
     for stage in STAGES if options.stage == "all" else (options.stage,):
         run_stage(stage, out, changes, report, execution)
+
+
+def _train_new(options: argparse.Namespace, changes: dict[str, Any], report, execution) -> None:
+    from ..training.new_model import Settings, begin
+    from ..training.recipe import STAGES, phases
+    from ..training.run import run_stage
+
+    settings = Settings.read(Path(options.config))
+    stages = STAGES if options.stage == "all" else (options.stage,)
+    for stage in stages:
+        phases(stage)  # exists
+    out = options.out or Path("runs") / settings.configure(()).name
+    check_folder(out)
+    data = begin(settings, Path(options.data), out, report, execution, options.skip_broken)
+    for stage in stages:
+        run_stage(stage, out, changes, report, execution, data, settings.training)

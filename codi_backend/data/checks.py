@@ -75,6 +75,46 @@ def check_entries(pairs: Pairs, report: Callable[[str], None] = print, broken: B
     return pairs.at(rows)
 
 
+def check_captions(
+    pairs: Pairs, modalities: Sequence[str], report: Callable[[str], None] = print, broken: Broken | None = None
+) -> Pairs:
+    """Report how many entries there are of each modality, and refuse data that lack one, captions or files.
+
+    Parameters
+    ----------
+    pairs : Pairs
+    modalities : sequence of str
+        At least one entry must have each of them with a caption.
+    report, broken
+        As of `check_entries`.
+
+    Returns
+    -------
+    Pairs
+        The entries that have a caption and at least one other content, or a caption alone, whose files exist.
+    """
+    broken = broken or Broken()
+    found = {name: sum(name in entry.contents for entry in pairs.every) for name in modalities}
+    report(f"{pairs.source}: {len(pairs.every)} entries, {', '.join(f'{n} with {name}' for name, n in found.items())}.")
+    rows = []
+    for row, entry in enumerate(pairs.entries):
+        files = [content for content in entry.contents.values() if isinstance(content, Path)]
+        if "text" not in entry.contents:
+            broken.add(entry.name, f"{entry.name} has no caption.")
+        elif missing := [file for file in files if not exists(file)]:
+            broken.add(entry.name, f"There is no file {missing[0]}, which {entry.name} names.")
+        else:
+            rows.append(row)
+    broken.check(pairs.source)
+    pairs = pairs.at(rows)
+    if absent := [name for name in modalities if not any(name in entry.contents for entry in pairs.entries)]:
+        raise ValueError(
+            f"No entry of {pairs.source} has {_listed(absent)} with a caption, and the model is to have it: give such "
+            "entries, or leave its networks out of the configuration."
+        )
+    return pairs
+
+
 def read_all(
     pairs: Pairs,
     workers: int = 0,

@@ -19,8 +19,9 @@ from ..media.read import probe, read_audio, read_image, read_video
 from ..modalities import modality
 from ..models.autoencoders import resample
 from ..models.encoders.preprocess import square_image, square_video
+from .augmentation import NONE, UNCHANGED, Augmentation, Variation
 from .broken import Broken
-from .contents import Entry, as_file
+from .contents import Content, Entry, as_file
 from .dataset import ShapesAndChimes
 from .entries import find_entries
 from .text_bytes import read_caption
@@ -42,17 +43,26 @@ class Pairs(Dataset):
     modalities : sequence of str
     source : str
         Name of the data in messages.
+    augmentation : Augmentation
+        Of what `batch` reads.
     """
 
     def __init__(
-        self, entries: Sequence[Entry], config: CoDiConfig, modalities: Sequence[str], source: str = "The data"
+        self,
+        entries: Sequence[Entry],
+        config: CoDiConfig,
+        modalities: Sequence[str],
+        source: str = "The data",
+        augmentation: Augmentation = NONE,
     ):
         for name in modalities:
             field = f"{modality(name).network}_autoencoder"
             if name != "text" and getattr(config, field) is None:
                 raise ValueError(f"The model has no {name} autoencoder: train without {name}.")
         self.every, self.config, self.modalities, self.source = entries, config, tuple(modalities), source
+        self.augmentation = augmentation
         self.entries = [entry for entry in entries if entry.contents.keys() >= set(modalities)]
+        self.groups = grouped(self.entries, self.modalities)
         self._spare: dict[int, float] = {}
 
     @classmethod
@@ -76,7 +86,7 @@ class Pairs(Dataset):
     def __getitem__(self, row: int) -> dict[str, Any]:
         return self.read(row)
 
-    def read(self, row: int, position: float = 0.0) -> dict[str, Any]:
+    def read(self, row: int, position: float = 0.0, variation: Variation = UNCHANGED) -> dict[str, Any]:
         """An item, whose audio and video are cropped at the same time.
 
         Parameters
@@ -84,6 +94,8 @@ class Pairs(Dataset):
         row : int
         position : float
             Of the crop in content that is longer than the model's: from 0, its start, to 1, its end.
+        variation : Variation
+            A change of all contents.
 
         Raises
         ------
@@ -100,16 +112,23 @@ class Pairs(Dataset):
                 content = entry.contents[name]
                 if not isinstance(content, str):
                     content = stack.enter_context(as_file(content))
-                item[name] = self._read(name, content, start)
+                item[name] = self._read(name, content, start, variation)
         if not item.get("text", "a caption"):
             raise ValueError(f"The caption of {entry.name} is empty.")
         return item
+
+    def read_content(self, name: str, content: Content, start: float, variation: Variation = UNCHANGED) -> Any:
+        """One content from `start` on, in seconds; errors as of `read`."""
+        if isinstance(content, str):
+            return content
+        with as_file(content) as path:
+            return self._read(name, path, start, variation)
 
     def spare(self, row: int) -> float:
         """Seconds by which an entry's audio and video exceed the model's length; at least 0."""
         if row not in self._spare:
             spare = []
-            for name, model in self._seconds().items():
+            for name, model in self._seconds(row).items():
                 with as_file(self.entries[row].contents[name]) as path:
                     info = probe(path)
                 lasts = info.video_seconds if name == "video" else info.audio_seconds
@@ -119,7 +138,7 @@ class Pairs(Dataset):
 
     def crops(self, row: int, most: int) -> list[float]:
         """At most `most` positions of crops, spread over an entry: one if it lasts less than 1.5 times the model's."""
-        seconds = max(self._seconds().values(), default=0.0)
+        seconds = max(self._seconds(row).values(), default=0.0)
         count = min(most, 1 + int(self.spare(row) / seconds + 0.5)) if seconds else 1
         return [k / max(1, count - 1) for k in range(count)]
 
@@ -127,43 +146,49 @@ class Pairs(Dataset):
         """The same data with these rows only."""
         left_out = {id(self.entries[row]) for row in {*range(len(self))} - {*rows}}
         kept = [entry for entry in self.every if id(entry) not in left_out]
-        return Pairs(kept, self.config, self.modalities, self.source)
+        return Pairs(kept, self.config, self.modalities, self.source, self.augmentation)
 
     def only(self, modalities: Sequence[str]) -> Pairs:
         """The same data, asked for other modalities."""
-        return Pairs(self.every, self.config, modalities, self.source)
+        return Pairs(self.every, self.config, modalities, self.source, self.augmentation)
 
     def batch(self, step: int, size: int, seed: int, modalities: Sequence[str] | None = None) -> dict[str, Any]:
         """The items of one training step, stacked; texts are a list. A function of the arguments alone.
 
-        Every entry comes once before any comes again, in an order that follows from the seed. Longer content gets
-        another random crop each time.
+        Every content comes once before any comes again, in an order that follows from the seed; of contents that occur
+        in several entries, one entry is drawn each time. Longer content gets another random crop each time.
         """
         pairs = self if modalities is None or tuple(modalities) == self.modalities else self.only(modalities)
-        positions = np.random.default_rng((seed, step, 6)).random(size).tolist()
-        rows = shuffled_rows(step, size, seed, len(pairs))
-        return ShapesAndChimes.collate([pairs.read(row, position) for row, position in zip(rows, positions)])
+        rng = np.random.default_rng((seed, step, 6))
+        positions = rng.random(size).tolist()
+        groups = [pairs.groups[i] for i in shuffled_rows(step, size, seed, len(pairs.groups))]
+        rows = [group[int(rng.integers(len(group)))] for group in groups]
+        variations = [self.augmentation.draw(rng) for _ in rows]
+        return ShapesAndChimes.collate([pairs.read(*arguments) for arguments in zip(rows, positions, variations)])
 
-    def _seconds(self) -> dict[str, float]:
-        """Seconds of the model's audio and video, of those that are asked for."""
+    def _seconds(self, row: int) -> dict[str, float]:
+        """Seconds of the model's audio and video, of those that are asked for; of all of an entry's if none are."""
+        names = self.modalities or self.entries[row].contents
         seconds = {}
-        if "video" in self.modalities:
+        if "video" in names and self.config.image_autoencoder:
             seconds["video"] = self.config.image_autoencoder.frames / self.config.image_autoencoder.frame_rate
-        if "audio" in self.modalities:
+        if "audio" in names and self.config.audio_autoencoder:
             seconds["audio"] = self.config.audio_autoencoder.seconds
         return seconds
 
-    def _read(self, name: str, content: str | Path, start: float) -> Tensor | str:
+    def _read(self, name: str, content: str | Path, start: float, variation: Variation) -> Tensor | str:
         if name == "text":
             return content if isinstance(content, str) else read_caption(content)
         if name == "audio":
-            seconds = self.config.audio_autoencoder.seconds
-            return self._fit_audio(*read_audio(content, start=start, seconds=seconds))
+            seconds = self.config.audio_autoencoder.seconds * variation.speed
+            samples, rate = read_audio(content, start=start, seconds=seconds)
+            return self._fit_audio(samples, round(rate * variation.speed))
         sizes = self.config.image_autoencoder
         if name == "image":
-            return square_image(read_image(content)[None], sizes.image_size)[0]
-        video = read_video(content, sizes.frames, sizes.frame_rate, start=start)
-        return square_video(video[None], sizes.image_size)[0]
+            return variation.of_pixels(square_image(read_image(content)[None], sizes.image_size))[0]
+        video = read_video(content, sizes.frames, sizes.frame_rate / variation.speed, start=start)
+        video = square_video(video[None], sizes.image_size)[0]
+        return variation.of_pixels(video.transpose(0, 1)).transpose(0, 1)
 
     def _fit_audio(self, samples: Tensor, rate: int) -> Tensor:
         sizes = self.config.audio_autoencoder
@@ -183,6 +208,23 @@ def _with_own_audio(entry: Entry) -> Entry:
     except (ValueError, OSError):  # reported where the video is read
         has_track = True
     return Entry(entry.name, entry.contents | {"audio": video}) if has_track else entry
+
+
+def grouped(entries: Sequence[Entry], modalities: Sequence[str]) -> list[list[int]]:
+    """Rows by their contents of these modalities, of captions if there are no others.
+
+    Of the rows of a group those stay that have the fewest contents besides: a caption of them describes no more than
+    these contents.
+    """
+    names = [name for name in modalities if name != "text"] or list(modalities)
+    groups: dict[tuple[Content, ...], list[int]] = {}
+    for row, entry in enumerate(entries):
+        groups.setdefault(tuple(entry.contents[name] for name in names), []).append(row)
+    found = []
+    for rows in groups.values():
+        fewest = min(len(entries[row].contents) for row in rows)
+        found.append([row for row in rows if len(entries[row].contents) == fewest])
+    return found
 
 
 def shuffled_rows(step: int, size: int, seed: int, count: int) -> list[int]:

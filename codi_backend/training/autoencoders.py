@@ -6,16 +6,20 @@ import torch
 from torch import Tensor
 
 from ..config import CoDiConfig
-from ..data import ShapesAndChimes
 from ..models.autoencoders import AudioAutoencoder, ImageAutoencoder
 from .loop import Stage
+from .scenes import SHAPES_AND_CHIMES
+from .training_data import TrainingData
 
 
 class AutoencoderStage(Stage):
-    """Reconstruction (L1) plus a little of the KL divergence, on images or log-mels of Shapes & Chimes."""
+    """Reconstruction (L1) plus a little of the KL divergence, on images or log-mels."""
 
-    def __init__(self, config: CoDiConfig, modality: str, kl_weight: float = 3e-4):
+    def __init__(
+        self, config: CoDiConfig, modality: str, data: TrainingData = SHAPES_AND_CHIMES, kl_weight: float = 3e-4
+    ):
         super().__init__()
+        self.data = data
         self.name = f"autoencoder_{modality}"
         self.modality, self.kl_weight = modality, kl_weight
         if modality == "image":
@@ -27,8 +31,7 @@ class AutoencoderStage(Stage):
         self.autoencoder.to(memory_format=torch.channels_last)
 
     def batch(self, step: int, size: int, seed: int) -> Tensor:
-        data = ShapesAndChimes((step + 1) * size, (self.modality,), seed=seed)
-        return torch.stack([data[i][self.modality] for i in range(step * size, (step + 1) * size)])
+        return self.data.contents(self.modality, step, size, seed)["contents"]
 
     def forward(self, batch: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         if self.modality == "audio":

@@ -10,31 +10,46 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..data import ShapesAndChimes
-from ..data.captions import caption, described_attributes
 from ..models.encoders.audio import log_mel
 from ..models.encoders.preprocess import clip_pixels, prepared_pixels
 from ..pipeline import CoDi
 from .contrast import Contrast
 from .loop import Stage
+from .scenes import SHAPES_AND_CHIMES
+from .training_data import TrainingData
+
+_EMPTY_EVERY = 20
+_MEASURED = 256  # audio contents
 
 
 class BridgingStage(Stage):
     """Trains one prompt encoder against the frozen text encoder; for video only its temporal blocks.
 
     The loss is symmetric InfoNCE with a learned temperature, plus the distance to the caption's embedding: contrast
-    alone leaves a gap between the modalities, which changes the outputs of a diffuser that was trained on text. One
-    item in twenty is empty (mid-grey, silence) and has the empty caption, so that unconditional embeddings agree too.
+    alone leaves a gap between the modalities, which changes the outputs of a diffuser that was trained on text. Of a
+    new encoder's items one in twenty is empty (mid-grey, silence) and has the empty caption, so that unconditional
+    embeddings agree too.
 
     Parameters
     ----------
     codi : CoDi
         With a trained text encoder.
     modality : {"image", "video", "audio"}
+    data : TrainingData
+    refine : bool
+        Whether training continues from the encoder's weights; otherwise it must be a new one, for video one of images.
     """
 
-    def __init__(self, codi: CoDi, modality: str, distance_weight: float = 1.0):
+    def __init__(
+        self,
+        codi: CoDi,
+        modality: str,
+        data: TrainingData = SHAPES_AND_CHIMES,
+        refine: bool = False,
+        distance_weight: float = 1.0,
+    ):
         super().__init__()
+        self.data, self.refine = data, refine
         self.name = f"bridging_{modality}"
         self.modality, self.distance_weight = modality, distance_weight
         self.text_encoder = codi.prompt_encoders["text"].requires_grad_(False)
@@ -45,23 +60,20 @@ class BridgingStage(Stage):
             for layer in self.encoder.layers:
                 layer.temporal.requires_grad_(True)
         elif modality == "image":
-            for layer in self.encoder.layers:
+            for layer in self.encoder.layers if self.encoder.config.temporal else ():
                 layer.temporal.requires_grad_(False)
             self.encoder.logit_scale.requires_grad_(False)
         else:
             self.encoder.unused.requires_grad_(False)
-        _begin(self.encoder, modality)
+        if not refine:
+            _begin(self.encoder, modality, data)
 
     def batch(self, step: int, size: int, seed: int) -> dict[str, Any]:
-        data = ShapesAndChimes((step + 1) * size, (self.modality,), seed=seed)
-        items = [data[i] for i in range(step * size, (step + 1) * size)]
-        contents = torch.stack([item[self.modality] for item in items])
-        contents[::20] = 0.0 if self.modality == "audio" else 0.5
-        texts = [
-            "" if i % 20 == 0 else caption(item["scene"], described_attributes(item["scene"], self.modality))
-            for i, item in enumerate(items)
-        ]
-        return {"contents": contents, "captions": texts}
+        batch = self.data.contents(self.modality, step, size, seed)
+        if not self.refine:
+            batch["contents"][::_EMPTY_EVERY] = 0.0 if self.modality == "audio" else 0.5
+            batch["captions"] = ["" if i % _EMPTY_EVERY == 0 else text for i, text in enumerate(batch["captions"])]
+        return batch
 
     def forward(self, batch: dict[str, Any], generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         contents, captions = batch["contents"], batch["captions"]
@@ -80,7 +92,7 @@ class BridgingStage(Stage):
 
 
 @torch.no_grad()
-def _begin(encoder: nn.Module, modality: str) -> None:
+def _begin(encoder: nn.Module, modality: str, data: TrainingData) -> None:
     """Set initial values for training from nothing; those of the classes are for weights that are loaded."""
     if modality == "image":
         nn.init.normal_(encoder.position_embedding.weight, std=0.02)
@@ -89,8 +101,7 @@ def _begin(encoder: nn.Module, modality: str) -> None:
             nn.init.zeros_(layer.temporal.temporal_attn.to_out.weight)
             nn.init.zeros_(layer.temporal.ff.proj_out[1].weight)
     else:
-        data = ShapesAndChimes(256, ("audio",), seed=1)
-        mel = log_mel(torch.stack([data[i]["audio"] for i in range(256)]), encoder.config.mel)
+        mel = log_mel(data.sample("audio", _MEASURED), encoder.config.mel)
         variance, mean = torch.var_mean(mel, (0, 1, 2))
         encoder.band_norm.mean.weight.copy_(mean)
         encoder.band_norm.variance.weight.copy_(variance)

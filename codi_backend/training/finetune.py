@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
 
 from ..checkpoints.native import Source, read_parts, save_parts
 from ..data.broken import Broken
@@ -24,6 +23,7 @@ from .diffusers import DiffuserStage
 from .execution import Execution
 from .identity import data_digest, weights_digest
 from .loop import Options, Stage, train
+from .own_data import OwnData
 from .pair_latents import PairLatents
 from .state import check_identity
 from .vocoder import VocoderStage
@@ -126,8 +126,10 @@ def finetune(
     if stage == "alignment" or stage.startswith("diffuser"):
         # The first process reads and encodes, the others load its result.
         with accelerator.main_process_first():
-            latents = PairLatents.load_or_encode(out, codi, pairs, execution.workers, report, broken)
-        entries = len(latents.captions)
+            latents = PairLatents.load_or_encode(
+                out, codi, pairs, workers=execution.workers, report=report, broken=broken
+            )
+        entries = len(latents)
         learner: Stage = _on_latents(stage, codi, latents, pairs)
     else:
         pairs = pairs.at(_readable(pairs, accelerator, execution.workers, broken))
@@ -182,27 +184,15 @@ def _on_latents(stage: str, codi: CoDi, latents: PairLatents, pairs: Pairs) -> S
 
 def _on_contents(stage: str, codi: CoDi, pairs: Pairs) -> Stage:
     kind, _, name = stage.partition("_")
+    data = OwnData(pairs)
     if kind == "bridging":
-        encoder = codi.prompt_encoders[modality(name).network]
-        learner: Stage = _keeping_weights(encoder, lambda: BridgingStage(codi, name))
-        learner.batch = functools.partial(_contents_and_captions, pairs)
-        return learner
+        return BridgingStage(codi, name, data, refine=True)
     if kind == "vocoder":
-        learner = VocoderStage(codi.autoencoders["audio"])
-    else:
-        learner = AutoencoderStage(codi.config, name)
-        learner.autoencoder.load_state_dict(codi.autoencoders[name].state_dict())
-        codi.autoencoders[name] = learner.autoencoder
-    learner.batch = functools.partial(_contents, pairs)
+        return VocoderStage(codi.autoencoders["audio"], data)
+    learner = AutoencoderStage(codi.config, name, data)
+    learner.autoencoder.load_state_dict(codi.autoencoders[name].state_dict())
+    codi.autoencoders[name] = learner.autoencoder
     return learner
-
-
-def _keeping_weights(module: nn.Module, factory: Callable[[], Stage]) -> Stage:
-    """Make a stage, which initialises the module's weights, and restore them."""
-    kept = {name: value.clone() for name, value in module.state_dict().items()}
-    stage = factory()
-    module.load_state_dict(kept)
-    return stage
 
 
 def _readable(pairs: Pairs, accelerator: Accelerator, workers: int, broken: Broken) -> list[int]:
@@ -235,15 +225,6 @@ def _report_left_out(broken: Broken, path: Path, report: Callable[[str], None]) 
     broken.write(path)
     if broken.faults:
         report(f"{len(broken.faults)} entries cannot be used and are left out; {path} lists them. {broken.reasons()}")
-
-
-def _contents(pairs: Pairs, step: int, size: int, seed: int) -> torch.Tensor:
-    return pairs.batch(step, size, seed)[pairs.modalities[0]]
-
-
-def _contents_and_captions(pairs: Pairs, step: int, size: int, seed: int) -> dict[str, Any]:
-    batch = pairs.batch(step, size, seed)
-    return {"contents": batch[pairs.modalities[0]], "captions": batch["text"]}
 
 
 def _silent(line: str) -> None:

@@ -16,10 +16,11 @@ _WHOLE, _PART = 1 << 18, 1 << 16  # bytes; of longer files the beginning, middle
 
 
 def data_digest(pairs: Pairs) -> str:
-    """Digest of the contents asked for and their order; places and names of files do not matter."""
+    """Digest of the contents asked for, or of all if none are, and their order; names of files do not matter."""
     digest = hashlib.sha256()
     for entry in pairs.entries:
-        digest.update(repr([(name, _content(entry.contents[name])) for name in pairs.modalities]).encode())
+        names = pairs.modalities or sorted(entry.contents)
+        digest.update(repr([(name, _content(entry.contents[name])) for name in names]).encode())
     return digest.hexdigest()
 
 

@@ -8,9 +8,17 @@ Batch sizes are for a GPU. On a CPU give ``--batch-size 32`` or so; a smaller ``
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
+from ..config import CoDiConfig
+from ..modalities import MODALITIES, modality
 from .loop import Options
+
+Changes = Mapping[str, Mapping[str, Any]]
+"""What differs from the recipe, by stage or phase: fields of `Options`, and ``prompts``."""
 
 VERSATILE = "versatile"
 """The stage of the other built-in model, Versatile Diffusion, which has a run folder of its own."""
@@ -26,8 +34,8 @@ class Phase:
     Attributes
     ----------
     training : str
-        The kind of training: autoencoder, text_encoder, bridging, diffuser, environment, alignment, distillation, or
-        versatile.
+        The kind of training: autoencoder, vocoder, text_encoder, bridging, diffuser, environment, alignment,
+        distillation, or versatile.
     streams : tuple of str
         The modalities that are trained. For alignment they are a pair, for distillation the target and the source.
     options : Options
@@ -46,11 +54,46 @@ class Phase:
     other_pairs: tuple[tuple[str, str], ...] = ()
     turns: str = ""
 
+    def of(self, config: CoDiConfig) -> Phase | None:
+        """The phase without what a model does not have, or None if nothing is left to train."""
+        first, video = (
+            self.streams[0],
+            "image" in config.diffuser.networks and config.diffuser.networks["image"].temporal,
+        )
+        if self.training == "versatile":
+            return self
+        if self.training == "autoencoder":
+            return None if getattr(config, f"{first}_autoencoder") is None else self
+        if self.training == "vocoder":
+            return self if config.audio_autoencoder and config.audio_autoencoder.vocoder else None
+        has = {name for name, row in MODALITIES.items() if row.network in config.diffuser.networks}
+        has -= set() if video else {"video"}
+        encoders = {name for name in has if getattr(config, f"{modality(name).network}_encoder")} | {"text"}
+        if self.training == "bridging":
+            return self if first in encoders else None
+        if self.training == "text_encoder":
+            streams = tuple(name for name in self.streams if name in has)
+            return dataclasses.replace(self, streams=streams) if streams and config.text_encoder else None
+        if self.training != "diffuser":
+            has = {name for name in has if config.diffuser.networks[modality(name).network].aligned}
+        pairs = [pair for pair in (self.streams, *self.other_pairs) if has >= set(pair)]
+        if not pairs or (self.training != "distillation" and self.streams != pairs[0]):
+            return None
+        prompts = tuple(name for name in self.prompts if name in encoders)
+        return dataclasses.replace(self, streams=pairs[0], other_pairs=tuple(pairs[1:]), prompts=prompts)
+
+    def changed(self, changes: Mapping[str, Any]) -> Phase:
+        """The phase with other options, and other `prompts` if they are among them."""
+        options = {name: value for name, value in changes.items() if name != "prompts"}
+        prompts = tuple(changes.get("prompts", self.prompts))
+        return dataclasses.replace(self, options=dataclasses.replace(self.options, **options), prompts=prompts)
+
 
 RECIPE: dict[str, Phase | dict[str, Phase]] = {
     # Autoencoders.
     "autoencoder_image": Phase("autoencoder", ("image",), Options(2500, 16, learning_rate=1.5e-3)),
     "autoencoder_audio": Phase("autoencoder", ("audio",), Options(1000, 16, learning_rate=1.5e-3)),
+    "vocoder": Phase("vocoder", ("audio",), Options(20_000, 16, learning_rate=5e-4)),
     "autoencoder_text": Phase("autoencoder", ("text",), Options(3000, 64)),
     # Prompt encoders. Image and audio never occur as a pair: text is the bridge between them.
     "text_encoder": Phase("text_encoder", ("image", "audio"), Options(2000, 256)),
@@ -120,3 +163,24 @@ def phases(stage: str) -> dict[str, Phase]:
         raise ValueError(f"There is no stage {stage!r}; choose from {', '.join(RECIPE)}.")
     row = RECIPE[stage]
     return {stage: row} if isinstance(row, Phase) else {f"{stage}/{name}": phase for name, phase in row.items()}
+
+
+def check_changes(changes: Changes) -> None:
+    """`ValueError` with a sentence for a stage, an option or a value that is not possible."""
+    known = {field.name: type(getattr(Options(1, 1), field.name)) for field in dataclasses.fields(Options)}
+    names = {name for stage in RECIPE for name in (stage, *phases(stage))}
+    for name, options in changes.items():
+        if name not in names:
+            raise ValueError(f"There is no stage or phase {name!r}; choose from {', '.join(sorted(names))}.")
+        if not isinstance(options, Mapping):
+            raise ValueError(f'The options of {name} must be an object, as {{"steps": 1000}}.')
+        for option, value in options.items():
+            if option == "prompts":
+                if not isinstance(value, list) or not value or not set(value) <= set(MODALITIES):
+                    raise ValueError(f"The prompts of {name} must be a list of {', '.join(MODALITIES)}.")
+            elif option not in known:
+                raise ValueError(f"{name} has no option {option!r}; choose from {', '.join(known)}, prompts.")
+            elif isinstance(value, bool) or not isinstance(value, (int, known[option])):
+                raise ValueError(f"{option} of {name} is {value!r}: give a number.")
+        for phase in phases(name.partition("/")[0]).values():
+            phase.changed(options)

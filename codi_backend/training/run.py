@@ -18,21 +18,23 @@ from . import recipe
 from .alignment import AlignmentStage
 from .autoencoders import AutoencoderStage
 from .bridging import BridgingStage
-from .diffusers import DiffuserStage
+from .diffusers import DiffuserStage, Latents
 from .distillation import DistillationStage
 from .environment import EnvironmentStage
 from .execution import Execution
-from .latents import SceneLatents
 from .loop import Options, Stage, train
-from .recipe import Phase
+from .recipe import Changes, Phase
 from .run_folder import load_parts, read_config, write_config
 from .samples import write_samples
+from .scenes import SHAPES_AND_CHIMES
 from .statistics import with_statistics
 from .text_autoencoder import TextAutoencoderStage
 from .text_encoder import TextEncoderStage
+from .training_data import TrainingData
 from .versatile import TURNS, VersatileStage, start_from
 from .versatile_run import begin_versatile, shared_parts
 from .versatile_scenes import VersatileScenes
+from .vocoder import VocoderStage
 
 _Trained = dict[str, nn.Module]
 
@@ -43,6 +45,8 @@ def run_stage(
     changes: Mapping[str, Any] | None = None,
     report: Callable[[str], None] = print,
     execution: Execution | None = None,
+    data: TrainingData = SHAPES_AND_CHIMES,
+    recipe_changes: Changes | None = None,
 ) -> None:
     """Train all phases of a stage of the recipe in the run folder `out`, or go on where they stopped.
 
@@ -58,6 +62,10 @@ def run_stage(
         The stages before this one must have been trained there.
     changes : mapping, optional
         Options that replace those of every phase.
+    data : TrainingData
+        By default Shapes & Chimes.
+    recipe_changes : Changes, optional
+        What differs from the recipe.
 
     Raises
     ------
@@ -65,13 +73,19 @@ def run_stage(
         If there is no such stage, or an earlier one has not been trained.
     """
     for name, phase in recipe.phases(stage).items():
-        options = dataclasses.replace(phase.options, **(changes or {}))
-        _run_phase(name, phase, options, out, report, execution or Execution())
+        of_config = recipe_changes or {}
+        of_model = phase.of(read_config(out))
+        if of_model is None:
+            report(f"{name} is left out: the model has no such part.")
+            continue
+        of_model = of_model.changed({**of_config.get(stage, {}), **of_config.get(name, {}), **(changes or {})})
+        _run_phase(name, of_model, out, report, execution or Execution(), data)
 
 
 def _run_phase(
-    name: str, phase: Phase, options: Options, out: Path, report: Callable[[str], None], execution: Execution
+    name: str, phase: Phase, out: Path, report: Callable[[str], None], execution: Execution, data: TrainingData
 ) -> None:
+    options = phase.options
     out.mkdir(parents=True, exist_ok=True)
     (out / "parts").mkdir(exist_ok=True)
     if phase.training == "versatile":
@@ -79,7 +93,7 @@ def _run_phase(
     torch.manual_seed(options.seed)
     accelerator = execution.accelerator()
     with accelerator.main_process_first():  # it encodes the scenes, the others read them
-        stage, parts = _build(phase, out, report, execution.workers, accelerator.device)
+        stage, parts = _build(phase, out, report, execution.workers, accelerator.device, data)
     stage.name = name
     if all(_has_record(out / "parts" / f"{part}.safetensors", name, options) for part in parts):
         report(f"{name} is finished; remove {out / name} and what it wrote in {out / 'parts'} to train it again.")
@@ -88,7 +102,7 @@ def _run_phase(
     if accelerator.is_main_process:
         config = read_config(out)
         if phase.training == "autoencoder":
-            config = with_statistics(config, phase.streams[0], stage.autoencoder.eval())
+            config = with_statistics(config, phase.streams[0], stage.autoencoder.eval(), data)
             write_config(out, config)
         for part, module in parts.items():
             path = out / "parts" / f"{part}.safetensors"
@@ -107,32 +121,41 @@ def _has_record(path: Path, name: str, options: Options) -> bool:
 
 
 def _build(
-    phase: Phase, out: Path, report: Callable[[str], None], workers: int, device: torch.device
+    phase: Phase,
+    out: Path,
+    report: Callable[[str], None],
+    workers: int,
+    device: torch.device,
+    data: TrainingData,
 ) -> tuple[Stage, _Trained]:
     """The stage, and the parts that it trains by name."""
     config = read_config(out)
     first = phase.streams[0]
     if phase.training == "autoencoder":
-        stage: Stage = TextAutoencoderStage(config) if first == "text" else AutoencoderStage(config, first)
+        text = first == "text"
+        stage: Stage = TextAutoencoderStage(config, data) if text else AutoencoderStage(config, first, data)
         return stage, {f"autoencoders.{first}": stage.autoencoder}
     codi = CoDi(config).to(device)
     parts = codi.parts()
-    encode = functools.partial(SceneLatents.load_or_encode, out, codi, report=report, workers=workers)
     if phase.training == "versatile":
         return _build_versatile(phase, codi, out, report)
+    if phase.training == "vocoder":
+        load_parts(codi, out, "autoencoders.audio")
+        return VocoderStage(codi.autoencoders["audio"], data), {"autoencoders.audio": codi.autoencoders["audio"]}
+    encode = functools.partial(data.latents, out, codi, report=report, workers=workers)
     if phase.training == "text_encoder":
         load_parts(codi, out, *(f"autoencoders.{name}" for name in phase.streams))
-        stage = TextEncoderStage(config, encode(phase.streams, (), recipe.SCENES))
+        stage = TextEncoderStage(config, encode(phase.streams, ()), phase.streams)
         return stage, {"prompt_encoders.text": stage.text_encoder}
     if phase.training == "bridging":
         part = f"prompt_encoders.{modality(first).network}"
         load_parts(codi, out, "prompt_encoders.text", *([part] if first == "video" else []))
-        return BridgingStage(codi, first), {part: parts[part]}
-    return _build_diffusion(phase, codi, out, encode)
+        return BridgingStage(codi, first, data), {part: parts[part]}
+    return _build_diffusion(phase, codi, out, encode, data)
 
 
 def _build_diffusion(
-    phase: Phase, codi: CoDi, out: Path, encode: Callable[..., SceneLatents]
+    phase: Phase, codi: CoDi, out: Path, encode: Callable[..., Latents], data: TrainingData
 ) -> tuple[Stage, _Trained]:
     first, training = phase.streams[0], phase.training
     pairs = (phase.streams, *phase.other_pairs)
@@ -143,7 +166,7 @@ def _build_diffusion(
     load_parts(codi, out, *(f"prompt_encoders.{modality(name).network}" for name in {"text", *phase.prompts}))
     if training != "diffuser" or first == "video":
         load_parts(codi, out, *(f"diffuser.{network}" for network in networks))
-    common = codi.diffuser, codi.prompt_encoders["text"], encode(streams, phase.prompts, recipe.SCENES)
+    common = codi.diffuser, codi.prompt_encoders["text"], encode(streams, phase.prompts)
     if training == "environment":
         stage: Stage = EnvironmentStage(*common, phase.streams)
     elif training == "alignment":
@@ -154,7 +177,7 @@ def _build_diffusion(
     else:
         stage = DiffuserStage(*common, first, phase.prompts, learn_prompts=True)
     if training != "environment":
-        stage.samples = functools.partial(write_samples, codi, phase.streams)
+        stage.samples = functools.partial(write_samples, codi, phase.streams, data.examples)
     parts = codi.parts()
     return stage, {f"diffuser.{network}": parts[f"diffuser.{network}"] for network in sorted(networks)}
 

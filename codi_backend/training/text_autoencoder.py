@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..config import CoDiConfig
-from ..data import sample_scene
-from ..data.captions import partial_caption
 from ..models.autoencoders import TextAutoencoder
 from .loop import Stage
-
-_LEAVE_OUT = (0.0, 0.5)  # full captions and partial ones, half of the time each
+from .scenes import SHAPES_AND_CHIMES
+from .training_data import TrainingData
 
 
 class TextAutoencoderStage(Stage):
@@ -23,6 +20,7 @@ class TextAutoencoderStage(Stage):
     ----------
     config : CoDiConfig
         Its text autoencoder must list its words; `ValueError` otherwise.
+    data : TrainingData
     free_nats : float
         Divergence per dimension that costs nothing. It keeps all dimensions in use, and posteriors so wide that a
         text changes only after a large change of its latent.
@@ -30,8 +28,9 @@ class TextAutoencoderStage(Stage):
 
     name = "autoencoder_text"
 
-    def __init__(self, config: CoDiConfig, free_nats: float = 0.5):
+    def __init__(self, config: CoDiConfig, data: TrainingData = SHAPES_AND_CHIMES, free_nats: float = 0.5):
         super().__init__()
+        self.data = data
         if config.text_autoencoder is None or config.text_autoencoder.words is None:
             raise ValueError("There is no text autoencoder to train: give TextAutoencoderConfig a list of words.")
         self.autoencoder = TextAutoencoder(config.text_autoencoder)
@@ -40,9 +39,7 @@ class TextAutoencoderStage(Stage):
 
     def batch(self, step: int, size: int, seed: int) -> tuple[Tensor, Tensor]:
         """Ids for the encoder ``[B, L]`` and for the decoder ``[B, N]``."""
-        rng = np.random.default_rng((seed, step, 3))
-        scenes = (sample_scene(seed, i) for i in range(step * size, (step + 1) * size))
-        texts = [partial_caption(scene, rng, float(rng.choice(_LEAVE_OUT))) for scene in scenes]
+        texts = self.data.texts(step, size, seed)
         words = self.autoencoder.vocabulary
         return words.tokenize(texts), words.targets(texts)
 

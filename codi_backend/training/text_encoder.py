@@ -5,6 +5,8 @@ Image and audio never occur as a pair: each is compared with captions only.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -12,7 +14,7 @@ from torch.nn import functional as F
 from ..config import CoDiConfig
 from ..models.encoders import TextEncoder
 from .contrast import Contrast
-from .latents import SceneLatents
+from .diffusers import Latents
 from .loop import Stage
 
 
@@ -41,23 +43,24 @@ class TextEncoderStage(Stage):
 
     name = "text_encoder"
 
-    def __init__(self, config: CoDiConfig, data: SceneLatents):
+    def __init__(self, config: CoDiConfig, data: Latents, streams: Sequence[str] = ("image", "audio")):
         super().__init__()
         self.text_encoder = TextEncoder(config.text_encoder)
         nn.init.normal_(self.text_encoder.token_embedding.weight, std=0.02)
         nn.init.normal_(self.text_encoder.position_embedding.weight, std=0.02)
         self.towers = nn.ModuleDict()
         self.contrasts = nn.ModuleDict()
-        for name, latents in data.latents.items():
+        self.data, self.streams = data, tuple(streams)
+        for number, name in enumerate(streams):
+            latents = self.batch(number, 1, 0)[name]
             self.towers[name] = LatentTower(latents.shape[1], config.text_encoder.embedding_dim)
-            self.towers[name](latents[:1].float())  # fixes the size of its last layer
+            self.towers[name](latents)  # fixes the size of its last layer
             self.contrasts[name] = Contrast()
-        self.data = data
 
     def batch(self, step: int, size: int, seed: int) -> dict[str, Tensor | list[str]]:
         # Image and audio take turns, so that no batch has both.
-        names = list(self.data.latents)
-        return self.data.batch(step, size, seed, (names[step % len(names)],), leave_out=0.25, empty=0.0)
+        name = self.streams[step % len(self.streams)]
+        return self.data.batch(step, size, seed, (name,), ("text",), leave_out=0.25, empty=0.0)
 
     def forward(
         self, batch: dict[str, Tensor | list[str]], generator: torch.Generator

@@ -127,7 +127,7 @@ def _latents(
             scaled |= scenes.latents
     else:
         found = check_entries(Pairs.find(pairs, codi.config, names, report), report)
-        scaled |= PairLatents.load_or_encode(out, codi, found, execution.workers, report).latents
+        scaled |= PairLatents.load_or_encode(out, codi, found, workers=execution.workers, report=report).aligned(names)
     latents = {name: scaled[name].float() / scale_factor(codi.config, name) for name in names}
     return latents, {name: _MODALITY_AXES[name] for name in names}
 

@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from ..data import ShapesAndChimes
 from ..models.autoencoders import AudioAutoencoder
 from .loop import Stage
+from .scenes import SHAPES_AND_CHIMES
+from .training_data import TrainingData
 
 _FRAMES = 50  # of log-mel in a training segment
 _MEL_WEIGHT, _FEATURE_WEIGHT = 45.0, 2.0  # HiFi-GAN's
@@ -26,7 +27,7 @@ _Scores = list[tuple[Tensor, list[Tensor]]]
 
 
 class VocoderStage(Stage):
-    """Spectral distances plus a least-squares GAN on short segments of Shapes & Chimes.
+    """Spectral distances plus a least-squares GAN on short segments.
 
     Half of the log-mels are measured, half come through the mel VAE, so that the vocoder corrects its errors. Vocoder
     and discriminators are trained in the same step: each loss has the other network as a constant, so the sum of both
@@ -41,8 +42,9 @@ class VocoderStage(Stage):
 
     name = "vocoder"
 
-    def __init__(self, autoencoder: AudioAutoencoder):
+    def __init__(self, autoencoder: AudioAutoencoder, data: TrainingData = SHAPES_AND_CHIMES):
         super().__init__()
+        self.data = data
         if autoencoder.vocoder is None:
             raise ValueError("There is no vocoder to train: give the audio autoencoder's configuration one.")
         hop, made = autoencoder.config.mel.hop, autoencoder.vocoder.samples_per_frame
@@ -56,8 +58,7 @@ class VocoderStage(Stage):
         self.discriminator = _Discriminator()
 
     def batch(self, step: int, size: int, seed: int) -> Tensor:
-        data = ShapesAndChimes((step + 1) * size, ("audio",), seed=seed)
-        return torch.stack([data[i]["audio"] for i in range(step * size, (step + 1) * size)])
+        return self.data.contents("audio", step, size, seed)["contents"]
 
     def forward(self, batch: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         log_mel, real = self._segments(batch, generator)

@@ -211,24 +211,30 @@ def test_latents_of_what_lasts_longer(codi, data, tmp_path):
     pairs = Pairs.find(data, codi.config, ("image", "audio", "text"))
     lines = []
     latents = PairLatents.load_or_encode(tmp_path, codi, pairs, report=lines.append)
-    assert latents.crops == [1, 2, 4] and len(latents.captions) == 3
+    assert len(latents) == 3
     assert lines == [
-        "2 of the 3 entries last 1.5 times as long as the model or more: 7 crops are encoded, at most 4 of each."
+        "audio: contents that last 1.5 times as long as the model or more give 4 further crops, at most 4 an entry: 7 "
+        "are encoded."
     ]
     positions = ([0], [0, 1], [0, 1 / 3, 2 / 3, 1])
     items = [pairs.read(row, position) for row in range(3) for position in positions[row]]
-    for name, scale in (("image", 0.7), ("audio", 1.3)):
-        expected = scale * codi.encode(name, torch.stack([item[name] for item in items]))
-        torch.testing.assert_close(latents.latents[name].float(), expected, atol=4e-3, rtol=4e-3)
+    images = [pairs[row]["image"] for row in range(3)]
+    for name, scale, contents in (("image", 0.7, images), ("audio", 1.3, [item["audio"] for item in items])):
+        expected = scale * codi.encode(name, torch.stack(contents))
+        torch.testing.assert_close(latents.latents[name].rows.float(), expected, atol=4e-3, rtol=4e-3)
+    together = latents.aligned(("image", "audio"))
+    assert torch.equal(together["image"], latents.latents["image"].rows[[0, 1, 1, 2, 2, 2, 2]])
+    assert torch.equal(together["audio"], latents.latents["audio"].rows)
     again = PairLatents.load_or_encode(tmp_path, codi, pairs, report=ignore)
-    assert again.crops == latents.crops and not tiny.changed(latents.latents, again.latents)
+    assert all(again.latents[m].places == table.places for m, table in latents.latents.items())
+    assert all(torch.equal(again.latents[m].rows, table.rows) for m, table in latents.latents.items())
     drawn = {0: set(), 1: set(), 2: set()}
     for step in range(40):
         batch = latents.batch(step, 3, 5, ("audio",), empty=0)
-        assert sorted(batch["captions"]) == latents.captions
+        assert sorted(batch["captions"]) == [f"thing number {i}" for i in range(3)]
         for caption, latent in zip(batch["captions"], batch["audio"]):
-            (place,) = [i for i, row in enumerate(latents.latents["audio"]) if torch.equal(row.float(), latent)]
-            drawn[latents.captions.index(caption)].add(place)
+            (place,) = [i for i, row in enumerate(latents.latents["audio"].rows) if torch.equal(row.float(), latent)]
+            drawn[int(caption[-1])].add(place)
     assert drawn == {0: {0}, 1: {1, 2}, 2: {3, 4, 5, 6}}
 
 
@@ -237,10 +243,11 @@ def test_latents_without_broken_entries(codi, data, tmp_path):
     pairs = Pairs.find(data, codi.config, ("audio", "text"))
     for _ in range(2):  # the second time they are read
         broken = Broken(skip=True)
-        latents = PairLatents.load_or_encode(tmp_path, codi, pairs, 0, ignore, broken)
-        assert latents.captions == ["thing number 0", "thing number 2"] and len(latents.latents["audio"]) == 2
+        latents = PairLatents.load_or_encode(tmp_path, codi, pairs, report=ignore, broken=broken)
+        captions = latents.batch(0, 2, 0, ("audio",), empty=0)["captions"]
+        assert sorted(captions) == ["thing number 0", "thing number 2"] and len(latents.latents["audio"].rows) == 2
         assert [fault.entry for fault in broken.faults] == ["item1"]
     with safe_open(tmp_path / "pairs_audio.safetensors", "pt") as file:
         assert "item1" in file.metadata()["left_out"]
     with pytest.raises(ValueError, match="item1.wav cannot be read as audio"):
-        PairLatents.load_or_encode(tmp_path, codi, pairs, 0, ignore)
+        PairLatents.load_or_encode(tmp_path, codi, pairs, report=ignore)

@@ -18,6 +18,9 @@ from codi_backend.training.recipe import RECIPE, STAGES, VERSATILE, phases
 from codi_backend.training.run import run_stage
 from codi_backend.training.run_folder import read_config
 
+FOUR = dataclasses.replace(
+    tiny.FOUR, audio_autoencoder=dataclasses.replace(tiny.FOUR.audio_autoencoder, vocoder=tiny.VOCODER)
+)
 OPTIONS = {"steps": 2, "batch_size": 2, "warmup": 0}
 CONNECTORS = {"input_connectors", "output_connectors", "temporal_connectors"}
 
@@ -40,11 +43,11 @@ def records(out):
 def finished(tmp_path_factory):
     """A run folder, and the parts and records as every stage left them, in order."""
     out = tmp_path_factory.mktemp("run")
-    (out / "config.json").write_text(tiny.FOUR.to_json())
+    (out / "config.json").write_text(FOUR.to_json())
     after, recorded = {"": {}}, {"": {}}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(recipe, "SCENES", 6)
-        patch.setattr(statistics, "_MEASURED_SCENES", 64)
+        patch.setattr(statistics, "_MEASURED", 64)
         patch.setattr(samples, "_SAMPLING", samples._SAMPLING | {"steps": 1})
         for stage in STAGES:
             run_stage(stage, out, OPTIONS, ignore)
@@ -65,7 +68,7 @@ def test_the_recipe_has_at_most_18_rows_and_no_rounds():
 
 def test_every_part_of_the_model_is_trained(finished):
     out, after, _ = finished
-    assert after[STAGES[-1]].keys() == CoDi(tiny.FOUR).parts().keys()
+    assert after[STAGES[-1]].keys() == CoDi(FOUR).parts().keys()
 
 
 def test_a_stage_changes_the_parts_that_it_records_and_no_others(finished):
@@ -114,17 +117,15 @@ def test_statistics_of_the_latents(finished):
     config = read_config(out)
     fields = ("image_autoencoder", "audio_autoencoder", "text_autoencoder")
     without = dict.fromkeys((*fields, "diffuser"))
-    assert dataclasses.replace(config, **without) == dataclasses.replace(tiny.FOUR, **without)
-    assert all(getattr(config, f).scale_factor != getattr(tiny.FOUR, f).scale_factor for f in fields)
+    assert dataclasses.replace(config, **without) == dataclasses.replace(FOUR, **without)
+    assert all(getattr(config, f).scale_factor != getattr(FOUR, f).scale_factor for f in fields)
     latents = {p.stem: load_file(p) for p in out.glob("latents_*.safetensors")}
     assert len(latents) == 4
     for name in ("latents_image", "latents_audio", "latents_video"):
         (z,) = latents[name].values()
         assert 0.4 < z.float().std() < 2.5
     means = config.diffuser.latent_means
-    assert dataclasses.replace(config.diffuser, latent_means={}) == dataclasses.replace(
-        tiny.FOUR.diffuser, latent_means={}
-    )
+    assert dataclasses.replace(config.diffuser, latent_means={}) == dataclasses.replace(FOUR.diffuser, latent_means={})
     assert means.keys() == {"text", "image", "video", "audio"}
     for name in means:
         (z,) = latents[f"latents_{name}"].values()

@@ -6,12 +6,11 @@ import pytest
 import tiny
 import torch
 
-from codi_backend.config import VocoderConfig
 from codi_backend.models.autoencoders import AudioAutoencoder
 from codi_backend.training.loop import Options, train
 from codi_backend.training.vocoder import VocoderStage
 
-VOCODER = VocoderConfig(channels=16, rates=(5, 4, 4, 2), kernels=(11, 8, 8, 4), block_kernels=(3,), dilations=(1, 3))
+VOCODER = tiny.VOCODER
 
 
 def build(vocoder=VOCODER):
