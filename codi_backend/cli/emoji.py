@@ -26,6 +26,8 @@ def add(subparsers: argparse._SubParsersAction) -> None:
     p.add_argument("--size", type=int, default=64, help="of images and videos in pixels: 64 (default) or 128")
     p.add_argument("--only", nargs="+", metavar="KIND", help="images, videos, speech, instruments, samples (default: "
                    "all); kinds that the folder holds already stay")  # fmt: skip
+    p.add_argument("--groups", nargs="+", metavar="GROUP", help="smileys, people, animals, food, travel, activities, "
+                   "objects, symbols, flags (default: all); instruments are made in any case")  # fmt: skip
     p.add_argument("--packages", type=folder_path, help="folder for the packages (default: .packages in the dataset)")
     p.add_argument("--yes", action="store_true", help="fetch without asking")
     p.set_defaults(run=run)
@@ -36,9 +38,11 @@ def run(options: argparse.Namespace) -> None:
     require("torch", "numpy", "PIL", "tqdm", "av")
     from ..data.emoji import packages
     from ..data.emoji.build import build, settings_of
+    from ..data.emoji.concepts import GROUPS
     from ..data.emoji.gather import fetch, missing_programs, to_fetch
 
-    kinds = settings_of(options.out, options.size, options.only or packages.KINDS)
+    groups = options.groups or GROUPS
+    kinds = settings_of(options.out, options.size, options.only or packages.KINDS, groups)
     if "images" in kinds:
         require("resvg_py")
     if "instruments" in kinds:
@@ -53,7 +57,7 @@ def run(options: argparse.Namespace) -> None:
     if absent and not _agreed(absent, folder, options.yes):
         return
     fetch(absent, folder, lambda line: print_line(f"fetching {line}"))
-    for kind, numbers in build(options.out, folder, options.size, kinds, _progress).items():
+    for kind, numbers in build(options.out, folder, options.size, kinds, _progress, groups).items():
         print(f"{kind:<18}{numbers['train']:>7} train {numbers['test']:>7} test")
     print(f"{options.out / 'index.html'} has examples, {options.out / 'ATTRIBUTIONS.md'} the licences.")
 

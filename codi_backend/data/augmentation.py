@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -51,9 +51,15 @@ class Augmentation:
             round((1 + self.speed * rng.uniform(-1, 1)) * _SPEEDS) / _SPEEDS,
         )  # fmt: skip
 
-    def copy(self, number: int) -> Variation:
-        """The change of all contents in their copy of that number; copy 0 is unchanged."""
-        return self.draw(np.random.default_rng((number, 8))) if number else UNCHANGED
+    def copy(self, number: int, content: int) -> Variation:
+        """The change of a content, given by its number, in one of its copies; copy 0 is unchanged.
+
+        All contents have the same speed in copies of the same number: audio and video stay together.
+        """
+        if number == 0:
+            return UNCHANGED
+        speed = self.draw(np.random.default_rng((number, 8))).speed
+        return replace(self.draw(np.random.default_rng((number, content, 9))), speed=speed)
 
 
 @dataclass(frozen=True)

@@ -346,7 +346,7 @@ def _variants(
     for start in sorted(starts):
         for copy in range(1 if name == "text" else pairs.augmentation.copies):
             if start or copy:
-                item = pairs.read_content(name, contents[number], start, pairs.augmentation.copy(copy))
+                item = pairs.read_content(name, contents[number], start, pairs.augmentation.copy(copy, number))
                 variants.append(((number, start, copy), item))
     return variants
 

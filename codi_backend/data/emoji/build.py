@@ -15,11 +15,11 @@ from typing import Any
 from . import packages, speech
 from .animations import animations
 from .attributions import attributions
-from .concepts import Concept, read_concepts
+from .concepts import GROUPS, Concept, read_concepts
 from .contact_sheet import contact_sheet
 from .files import flac_bytes, png_bytes, webp_bytes, write_once
 from .packages import KINDS
-from .performances import performances
+from .performances import INSTRUMENTS, performances
 from .rows import Inventory, Row, counts, image_path, performance_path, rows, sample_path, speech_path, video_path
 from .samples import samples
 from .styles import STYLES, THREE_D, Drawings
@@ -31,33 +31,39 @@ _INFO, _MANIFEST = "dataset.json", "metadata.csv"
 Progress = Callable[[Iterable, str, int], Iterable]
 
 
-def settings_of(out: Path, size: int, kinds: Sequence[str]) -> tuple[str, ...]:
+def settings_of(out: Path, size: int, kinds: Sequence[str], groups: Sequence[str] = GROUPS) -> tuple[str, ...]:
     """The kinds that the folder will hold: those that are asked for and those that it holds already, in their order.
 
     Raises
     ------
     ValueError
-        If the folder holds something else, or images of another size.
+        If the folder holds something else, or images of another size, or other groups of concepts.
     """
+    if unknown := [group for group in groups if group not in GROUPS]:
+        raise ValueError(f"There is no group {unknown[0]!r}: choose from {', '.join(GROUPS)}.")
     if unknown := [kind for kind in kinds if kind not in KINDS]:
         raise ValueError(f"There is no kind {unknown[0]!r}: choose from {', '.join(KINDS)}.")
     if size not in SIZES:
         raise ValueError(f"Images of {size} pixels are not made: choose 64 or 128.")
     try:
         info = json.loads((out / _INFO).read_text(encoding="utf-8"))
-        earlier, earlier_size = info["kinds"], info["size"]
+        earlier, earlier_size, earlier_groups = info["kinds"], info["size"], info.get("groups", GROUPS)
     except FileNotFoundError:
         if out.exists() and any(not path.name.startswith(".") for path in out.iterdir()):
             raise ValueError(f"{out} holds other files: choose an empty or new folder with --out.") from None
-        earlier, earlier_size = [], size
+        earlier, earlier_size, earlier_groups = [], size, groups
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{out / _INFO} is not of this dataset: choose another folder with --out.") from error
     if earlier_size != size:
         raise ValueError(f"{out} holds images of {earlier_size} pixels: choose that size, or another folder.")
+    if set(earlier_groups) != set(groups):
+        raise ValueError(f"{out} holds the groups {', '.join(earlier_groups)}: choose these, or another folder.")
     return tuple(kind for kind in KINDS if kind in kinds or kind in earlier)
 
 
-def build(out: Path, folder: Path, size: int, kinds: Sequence[str], progress: Progress) -> dict[str, dict[str, int]]:
+def build(
+    out: Path, folder: Path, size: int, kinds: Sequence[str], progress: Progress, groups: Sequence[str] = GROUPS
+) -> dict[str, dict[str, int]]:
     """Make the dataset from the packages in a folder; what is there from an interrupted run is kept.
 
     Parameters
@@ -72,18 +78,22 @@ def build(out: Path, folder: Path, size: int, kinds: Sequence[str], progress: Pr
         Of `KINDS`.
     progress : callable
         Called with an iterable, what it makes, and how many there are; returns the iterable.
+    groups : sequence of str
+        Of `GROUPS`: the concepts to make. Those that instruments show are made in any case.
 
     Returns
     -------
     dict
         Numbers of rows by kind and split.
     """
-    info: dict[str, Any] = {"size": size, "kinds": list(kinds)}
+    info: dict[str, Any] = {"size": size, "kinds": list(kinds), "groups": list(groups)}
     _write(out / _INFO, json.dumps(info, indent=1) + "\n")
     files = {package.name: folder / package.file for package in packages.needed(tuple(kinds))}
     there = Inventory()
     if "emojibase-data" in files:
-        there.concepts = read_concepts(files["emojibase-data"])
+        there.concepts = read_concepts(
+            files["emojibase-data"], groups, [instrument.emoji for instrument in INSTRUMENTS]
+        )
     if "images" in kinds:
         _make_images(out, files, there, size, progress)
     if "videos" in kinds:

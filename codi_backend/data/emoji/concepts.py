@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from .archives import read_json
 
 _COMPONENTS = 2  # the group of skin tones and hair, which are no concepts
-_GROUPS = {8: "symbols", 9: "flags"}
+_GROUPS = {
+    **{0: "smileys", 1: "people", 3: "animals", 4: "food", 5: "travel"},
+    **{6: "activities", 7: "objects", 8: "symbols", 9: "flags"},
+}
+GROUPS = tuple(_GROUPS.values())
+"""The groups of the Unicode standard, in its order."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +31,7 @@ class Concept:
     keywords : tuple of str
         Of the CLDR, those that the name does not contain.
     group : str
-        "symbols", "flags" or "things".
+        Of `GROUPS`.
     """
 
     key: str
@@ -41,18 +46,20 @@ def key_of(code_points: str) -> str:
     return "-".join(point for point in code_points.lower().split("-") if point != "fe0f")
 
 
-def read_concepts(package: Path) -> list[Concept]:
-    """The concepts in emojibase-data, in the order of the Unicode standard."""
+def read_concepts(package: Path, groups: Collection[str] = GROUPS, others: Collection[str] = ()) -> list[Concept]:
+    """The concepts in emojibase-data of these groups, and those of some other emoji, in the order of the standard."""
     (records,) = read_json(package, "package/en/data.json")
     records = [record for record in records if record.get("group") not in (None, _COMPONENTS)]
-    return [_concept(record) for record in sorted(records, key=lambda record: record["order"])]
+    concepts = [_concept(record) for record in sorted(records, key=lambda record: record["order"])]
+    wanted = {_bare(emoji) for emoji in others}
+    return [concept for concept in concepts if concept.group in groups or _bare(concept.emoji) in wanted]
 
 
 def _concept(record: dict) -> Concept:
     name = _plain(record["label"])
     words = (word for word in record.get("tags", ()) if len(word) > 2 and word.replace(" ", "").isalpha())
     keywords = tuple(word for word in words if word not in name)
-    group = _GROUPS.get(record["group"], "things")
+    group = _GROUPS[record["group"]]
     return Concept(key_of(record["hexcode"]), record["emoji"], name, keywords, group)
 
 
@@ -67,4 +74,8 @@ def _plain(label: str) -> str:
 
 def by_emoji(concepts: Sequence[Concept], emoji: str) -> Concept | None:
     """The concept of an emoji."""
-    return next((concept for concept in concepts if concept.emoji.rstrip("\ufe0f") == emoji.rstrip("\ufe0f")), None)
+    return next((concept for concept in concepts if _bare(concept.emoji) == _bare(emoji)), None)
+
+
+def _bare(emoji: str) -> str:
+    return emoji.rstrip("\ufe0f")

@@ -238,3 +238,16 @@ def test_instruments_join_the_images_of_their_emoji(tmp_path, registry, monkeypa
         assert row["emoji"] == "🎻" and VIOLIN in row["image"] and " style, and a violin plays two " in row["text"]
         assert row["split"] == "test" or split[row["audio"]] == "train"
         assert set(row["source"].split("; ")) > {"fluid-soundfont-gm"}
+
+
+def test_some_groups(registry, tmp_path):
+    """Only these concepts, and those that instruments show."""
+    out = tmp_path / "food"
+    groups = ["food"]
+    build(out, registry, 64, ["images", "speech"], lambda items, what, count: items, groups)
+    assert {row["concept"] for row in rows_of(out)} == {"red apple", "violin"}
+    assert settings_of(out, 64, ["images"], groups) == ("images", "speech")
+    with pytest.raises(ValueError, match="holds the groups food: choose these, or another folder"):
+        settings_of(out, 64, ["images"])
+    with pytest.raises(ValueError, match="no group 'fruit': choose from smileys, people, animals"):
+        settings_of(tmp_path / "new", 64, ["images"], ["fruit"])
