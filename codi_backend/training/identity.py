@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -38,9 +40,16 @@ def _content(content: Content) -> Any:
     if isinstance(content, str):
         return content
     try:
-        size = content.size if isinstance(content, Member) else content.stat().st_size
-        starts = [0] if size <= _WHOLE else [0, (size - _PART) // 2, size - _PART]
-        parts = [first_bytes(content, _WHOLE if size <= _WHOLE else _PART, start) for start in starts]
+        stat = (content.archive if isinstance(content, Member) else content).stat()
+        return _of_file(content, stat.st_size, stat.st_mtime_ns)
     except OSError:  # reported where the content is read
         return None
+
+
+@functools.lru_cache(1 << 20)
+def _of_file(content: Path | Member, file_size: int, changed: int) -> tuple[int, str]:
+    """Size and digest of a content of a file with this size and time of change; every stage asks for them again."""
+    size = content.size if isinstance(content, Member) else file_size
+    starts = [0] if size <= _WHOLE else [0, (size - _PART) // 2, size - _PART]
+    parts = [first_bytes(content, _WHOLE if size <= _WHOLE else _PART, start) for start in starts]
     return size, hashlib.sha256(b"".join(parts)).hexdigest()
