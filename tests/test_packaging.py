@@ -46,9 +46,10 @@ def test_distribution_has_what_the_pack_needs_and_nothing_else(distributed):
         "subgraphs",
         "workflows",
     }
-    weights = PROJECT["tool"]["setuptools"]["package-data"]["codi_backend"]
+    presets = PROJECT["tool"]["setuptools"]["package-data"]["codi_backend"]
     folders = ["presets/mini_weights/*.safetensors", "presets/vd_mini_weights/*.safetensors"]
-    assert weights == ["presets/mini_coupler.safetensors", *folders]
+    assert presets == ["presets/*.json", "presets/mini_coupler.safetensors", *folders]
+    assert "codi_backend/presets/emoji_cpu.json" in distributed
     for folder in ("presets/mini_weights", "presets/vd_mini_weights"):
         assert any(name.startswith(f"codi_backend/{folder}/") for name in distributed)
 

@@ -77,7 +77,7 @@ class Phase:
         if self.training != "diffuser":
             has = {name for name in has if config.diffuser.networks[modality(name).network].aligned}
         pairs = [pair for pair in (self.streams, *self.other_pairs) if has >= set(pair)]
-        if not pairs or (self.training != "distillation" and self.streams != pairs[0]):
+        if not pairs or first not in has or (self.training != "distillation" and self.streams != pairs[0]):
             return None
         prompts = tuple(name for name in self.prompts if name in encoders)
         return dataclasses.replace(self, streams=pairs[0], other_pairs=tuple(pairs[1:]), prompts=prompts)

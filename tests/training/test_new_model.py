@@ -123,6 +123,7 @@ def test_a_model_of_images_and_texts_alone(tmp_path, capsys):
     lines = [line for line in capsys.readouterr().out.splitlines() if line.endswith("the model has no such part.")]
     left_out = {line.split(" ")[0] for line in lines}
     assert {"autoencoder_audio", "vocoder", "bridging_image/video", "environment/video+audio"} <= left_out
+    assert {"distillation_video", "alignment/text-audio"} <= left_out
     assert not left_out & {"bridging_image/image", "alignment/image-text", "distillation_image", "distillation_text"}
     codi = CoDi.load(pack(tmp_path / "out", tmp_path / "packed"))
     assert codi.generate_latents(codi.prompt("text", "thing"), ["image", "text"], steps=1)["image"].isfinite().all()
