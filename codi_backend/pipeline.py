@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from .checkpoints.files import Source, resolve
 from .checkpoints.native import Checkpoint, State, cut, fit, read_parts, remedy
 from .checkpoints.parts import FIELDS, build, diffuser_parts, on_meta
+from .checkpoints.quantisation import dequantised, quantised_keys, quantised_layers
 from .checkpoints.systems import system_by_config, system_by_edition, system_of
 from .checkpoints.tensor_file import convert
 from .checkpoints.weight_values import require_finite_weights
@@ -28,6 +29,7 @@ from .models.autoencoders.vocabulary import find_vocabulary, read_vocabulary
 from .models.diffuser import Diffuser
 from .models.encoders.audio import CutPrompt
 from .models.encoders.preprocess import clip_input, clip_unconditional
+from .models.quantised import replace_layers
 
 
 class CoDi(GenerationMixin, nn.Module):
@@ -79,7 +81,8 @@ class CoDi(GenerationMixin, nn.Module):
             Names of the parts to load, as in ``["prompt_encoders.text", "diffuser.image", "autoencoders.image"]``.
         dtype : torch.dtype
             What the weights are brought to, a floating-point type. Weights that are stored so stay memory-mapped. All
-            are read once, to find values that are not finite, or would not be in that type.
+            are read once, to find values that are not finite, or would not be in that type. Quantised weights stay
+            quantised and memory-mapped, and are dequantised layer by layer at each forward pass.
         vocabulary : str or path, optional
             Folder with `vocab.txt` (BERT, cased) and `vocab.json` (GPT-2), which the published text autoencoder needs
             for texts; by default the folder of a checkpoint file, where it has both.
@@ -98,9 +101,12 @@ class CoDi(GenerationMixin, nn.Module):
         if missing := sorted(parts.keys() - checkpoint.parts.keys()):
             raise ValueError(f"The checkpoint has no {', '.join(missing)}: add the file that holds it.")
         for name, part in parts.items():
-            state = checkpoint.take(name, part.state_dict())
+            state = checkpoint.take(name, part.state_dict(), quantised=True)
+            quantised = {key: state.pop(key) for key in quantised_keys(state)}
+            require_finite_weights(quantised, checkpoint.called(name))
             convert(state, dtype, checkpoint.called(name))
-            part.load_state_dict(state, assign=True)
+            replace_layers(part, quantised_layers(quantised))
+            part.load_state_dict(state | quantised, assign=True)
         if "text" in codi.autoencoders and config.text_autoencoder.words is None:
             if vocabulary is not None:
                 read_vocabulary(vocabulary, config.text_autoencoder)  # a wrong folder is reported now
@@ -131,7 +137,7 @@ class CoDi(GenerationMixin, nn.Module):
         """
         system, named = system_by_config(self.config), {}
         for name, part in self.parts().items():
-            named |= system.to_published(name, part.state_dict(), self.config)
+            named |= system.to_published(name, dequantised(part.state_dict()), self.config)
         return named
 
     def parts(self) -> dict[str, nn.Module]:

@@ -9,9 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..config import CoDiConfig
 from ..media.output_folder import check_folder, replacing
 from .files import Source, resolve
 from .native import cut, open_file, read_parts, save_parts, training_records
+from .parts import build, on_meta
+from .quantisation import FORMATS, PLAIN, dequantised, quantisable_layers, quantise, quantised_keys
 from .systems import system_by_edition
 from .tensor_file import streamed
 from .weight_values import WeightCheck
@@ -20,7 +23,11 @@ DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 def convert(
-    source: Source, out: Path, dtype: torch.dtype | None = None, only: Iterable[str] | None = None, force: bool = False
+    source: Source,
+    out: Path,
+    dtype: str | None = None,
+    only: Iterable[str] | None = None,
+    force: bool = False,
 ) -> Iterator[Path]:
     """Write every part of a checkpoint into a file of its own, ``<name of the configuration>_<part>.safetensors``.
 
@@ -34,8 +41,9 @@ def convert(
         As for `CoDi.load`.
     out : Path
         Folder, made if need be.
-    dtype : torch.dtype, optional
-        Floating-point type of the written weights; as stored by default.
+    dtype : {"fp32", "fp16", "bf16", "fp8", "int8"}, optional
+        Floating-point type of the written weights; as stored by default. With "fp8" and "int8" the layers that
+        `quantisable_layers` names are quantised with a scale per tensor, and all other weights are in half precision.
     only : iterable of str, optional
         Names of the parts to convert; the configuration is reduced to them.
     force : bool
@@ -57,25 +65,47 @@ def convert(
     paths = {part: out / f"{config.name}_{part}.safetensors" for part in checkpoint.parts}
     if not force and (there := [path for path in paths.values() if path.exists()]):
         raise ValueError(f"{there[0]} exists: choose another folder, or overwrite it with --force.")
-    states = {part: checkpoint.take(part) for part in paths}
-    tensors = [tensor for state in states.values() for tensor in state.values()]
-    check_folder(out, sum(tensor.numel() * _width(tensor, dtype) for tensor in tensors))
+    form, target = FORMATS.get(dtype), PLAIN if dtype in FORMATS else DTYPES.get(dtype)
+    states = {part: checkpoint.take(part, quantised=True) for part in paths}
+    layers = {part: _layers(part, config) if form else set() for part in paths}
+    size = sum(
+        value.numel() * _width(key, value, layers[part], target)
+        for part, state in states.items()
+        for key, value in state.items()
+    )
+    check_folder(out, size)
     for part, state in states.items():
-        check = WeightCheck(checkpoint.called(part), dtype)
+        # Weights that are quantised, or have been, fit into any type, as their scale does.
+        check, finite = WeightCheck(checkpoint.called(part), target), WeightCheck(checkpoint.called(part))
+        eight_bits = quantised_keys(state) | {f"{layer}.weight" for layer in layers[part]}
         for key, value in streamed(state):
-            check.add(key, value)
+            (finite if key in eight_bits else check).add(key, value)
         check.finish()
+        finite.finish()
     records = _training(source) if system_by_edition(checkpoint.edition) is None else {}
     with replacing(out) as folder:
         for part, path in paths.items():
             training = [record for name in checkpoint.reports[part].files for record in records.get(name, ())]
-            save_parts(folder / path.name, config, {part: states.pop(part)}, training, dtype)
+            state = states.pop(part)
+            if dtype is not None:
+                state = dequantised(state)
+            if form is not None:
+                state = quantise(state, layers[part], form)
+            save_parts(folder / path.name, config, {part: state}, training, None if form else target)
     yield from paths.values()
 
 
-def _width(tensor: Tensor, dtype: torch.dtype | None) -> int:
+def _layers(part: str, config: CoDiConfig) -> set[str]:
+    with on_meta(part):
+        return quantisable_layers(part, build(part, config))
+
+
+def _width(key: str, value: Tensor, layers: set[str], target: torch.dtype | None) -> int:
     """Bytes per element of a tensor as it is written."""
-    return dtype.itemsize if dtype and tensor.is_floating_point() else tensor.element_size()
+    layer, _, name = key.rpartition(".")
+    if name == "weight" and layer in layers:
+        return 1
+    return target.itemsize if target and value.is_floating_point() else value.element_size()
 
 
 def _training(source: Source) -> dict[str, list[dict[str, Any]]]:

@@ -15,6 +15,7 @@ from .findings import FileFindings, Inspection, MissingPart, PartFindings
 from .native import State, fit, held_twice, open_file, read_config, same_values, second_has_precedence, training_records
 from .parts import build, on_meta, part_names
 from .pickles import damaged_record
+from .quantisation import added_keys, shadows
 from .systems import holds_published, system_of
 from .tensor_file import TensorFile, streamed
 from .weight_values import count_not_finite
@@ -24,7 +25,7 @@ OURS, PUBLISHED = "this pack's", "published"
 
 @dataclass
 class _Share:
-    """The tensors of a part in one file: their keys in the file, and meta tensors by our names."""
+    """The tensors of a part in one file: their keys in the file, and `quantisation.shadows` by our names."""
 
     file: FileFindings
     keys: list[str]
@@ -128,10 +129,7 @@ def _inspect_file(file: TensorFile, findings: FileFindings, models: dict[tuple[s
                 f"{file.path.name} holds {key}, which belongs to no part of its model: "
                 "it is damaged, or of another kind."
             )
-    shares = {
-        part: _Share(findings, keys, {k: v.to("meta") for k, v in _ours(file, part, keys, system).items()})
-        for part, keys in held.items()
-    }
+    shares = {part: _Share(findings, keys, shadows(_ours(file, part, keys, system))) for part, keys in held.items()}
     if system:
         findings.edition = system.edition(system.configure({part: _shapes([share]) for part, share in shares.items()}))
     model = models.setdefault((findings.kind, system.SYSTEM if system else config.to_json()), _Model(config, system))
@@ -210,7 +208,7 @@ def _part(
     return PartFindings(
         name=part,
         found=len(found),
-        ignored=len(share.shadows) - len(found),
+        ignored=len(share.shadows) - len(found) - len(added_keys(share.shadows)),
         parameters=sum(value.numel() for value in found.values()),
         dtypes=tuple(sorted({str(value.dtype).removeprefix("torch.") for value in found.values()})),
         megabytes=sum(value.nbytes for value in found.values()) / 1e6,

@@ -25,6 +25,7 @@ from ..config import CoDiConfig
 from . import codi as published
 from .files import Source, missing_shards, resolve
 from .parts import FIELDS, TIME, build, on_meta
+from .quantisation import check_quantised, dequantised, quantised_keys
 from .systems import holds_published, system_by_edition, system_of
 from .tensor_file import TensorFile
 from .weight_values import require_finite_weights
@@ -65,14 +66,15 @@ class Checkpoint:
     reports: dict[str, PartReport] = field(default_factory=dict)
     unknown: int = 0
 
-    def take(self, part: str, needed: Mapping[str, Tensor] | None = None) -> State:
+    def take(self, part: str, needed: Mapping[str, Tensor] | None = None, quantised: bool = False) -> State:
         """Remove and return the state dict of a part; `ValueError` if it is incomplete, or of another model.
 
-        `needed` are the tensors of the part, if it has been built already.
+        `needed` are the tensors of the part, if it has been built already. With `quantised`, quantised weights stay
+        quantised, with their scales beside them; otherwise they are dequantised to single precision.
         """
         ours = system_by_edition(self.edition) is None
         state, _ = fit(part, self.parts.pop(part), self.config, self.reports[part].files, needed, strict=ours)
-        return state
+        return state if quantised else dequantised(state)
 
     def called(self, part: str) -> str:
         """Description of a part and its files, for messages."""
@@ -265,7 +267,7 @@ def fit(
     needed: Mapping[str, Tensor] | None = None,
     strict: bool = False,
 ) -> tuple[State, int]:
-    """Select the tensors that a part needs, and count the others.
+    """Select the tensors that a part needs, and count the others. Scales of quantised weights are selected too.
 
     Parameters
     ----------
@@ -278,7 +280,7 @@ def fit(
     needed : dict of str to Tensor, optional
         Tensors of the part, if it has been built already.
     strict : bool
-        Refuse tensors that are not needed, as for files of this pack.
+        Refuse tensors that are not needed, and accept quantised weights, as for files of this pack.
 
     Raises
     ------
@@ -295,7 +297,9 @@ def fit(
         raise ValueError(
             f"{holder} lacks {len(missing)} of the {len(needed)} tensors of {part}, such as {missing[0]}: {what}."
         )
-    surplus = state.keys() - needed.keys()
+    scales = check_quantised(state, part, holder) if strict else set()
+    weights = quantised_keys(scales)
+    surplus = state.keys() - needed.keys() - scales
     if strict and surplus:
         raise ValueError(
             f"{holder} holds {len(surplus)} tensors that {part} does not have, such as {min(surplus)}: "
@@ -307,7 +311,7 @@ def fit(
                 f"{holder} holds {key} of {part} as {list(state[key].shape)} where {list(model.shape)} is needed: "
                 "it belongs to another model."
             )
-        if _number(state[key]) != _number(model):
+        if key not in weights and _number(state[key]) != _number(model):
             stored = str(state[key].dtype).removeprefix("torch.")
             raise ValueError(
                 f"{holder} holds {key} of {part} as {stored}, where {_number(model)} is needed: "
@@ -318,7 +322,7 @@ def fit(
             f"{holder} holds {part} with scales beside its weights ({scaled[0]}), which are not applied here: "
             "get it in fp16, bf16 or fp32."
         )
-    return {key: state[key] for key in needed}, len(surplus)
+    return {key: state[key] for key in (*needed, *sorted(scales))}, len(surplus)
 
 
 def _number(value: Tensor) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..checkpoints.native import Source, read_parts, save_parts
+from ..checkpoints.quantisation import quantised_layers
 from ..data.broken import Broken
 from ..data.checks import check_entries, read_all
 from ..data.pairs import Pairs
@@ -113,6 +114,11 @@ def finetune(
     if unaligned:
         raise ValueError(
             f"{' and '.join(unaligned)} of these files have no connectors to train: take the current edition."
+        )
+    if quantised := [part for part in plan.trained if quantised_layers(codi.parts()[part].state_dict())]:
+        raise ValueError(
+            f"{' and '.join(quantised)} of these files is quantised, and quantised weights are not trained: convert "
+            "the files with codi convert --dtype fp16 first."
         )
     folder = out / plan.name
     weights = weights_digest(codi.parts()[part] for part in plan.parts)

@@ -108,6 +108,16 @@ def test_it_goes_on_where_it_stopped(aligned, folder, checkpoint):
     assert not tiny.changed(before, weights())
 
 
+def test_quantised_weights_are_not_trained(checkpoint, folder, tmp_path):
+    files = list(convert(checkpoint, tmp_path / "fp8", "fp8"))
+    with pytest.raises(ValueError, match="^diffuser.audio of .* quantised weights are not trained: convert .* fp16"):
+        finetune("diffuser_audio", folder, tmp_path / "out", files, (), OPTIONS, ignore)
+    # What is not trained may be quantised.
+    plain = [file for file in convert(checkpoint, tmp_path / "fp16", "fp16") if "diffuser.audio" in file.name]
+    files = [file for file in files if "diffuser.audio" not in file.name]
+    assert finetune("diffuser_audio", folder, tmp_path / "out", [*files, *plain], (), OPTIONS, ignore)
+
+
 @pytest.mark.parametrize(
     ("stage", "part"),
     [
