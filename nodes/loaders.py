@@ -35,7 +35,7 @@ def load_diffuser(
     config = _with_scales(checkpoint, networks)
     weights = {}
     for part in _diffuser_parts(config):
-        state = checkpoint.take(part)
+        state = checkpoint.take(part, quantised=True)
         require_finite_weights(state, checkpoint.called(part))
         weights |= {f"{_place(part)}.{key}": value for key, value in state.items()}
     patcher = build_patcher(config, weights, disable_dynamic)

@@ -58,7 +58,7 @@ class Format:
         return (values if self.dtype.is_floating_point else values.round()).to(self.dtype), scale
 
     def record(self) -> Tensor:
-        """The tensor `comfy_quant`. Inputs of the layer are not quantised, so the error is that of the weights."""
+        """The tensor `comfy_quant`, which asks ComfyUI not to quantise the inputs of the layer."""
         text = json.dumps({"format": self.name, "full_precision_matrix_mult": True})
         return torch.tensor(list(text.encode()), dtype=torch.uint8)
 
@@ -126,7 +126,10 @@ def check_quantised(state: Mapping[str, Tensor], part: str, holder: str) -> set[
     """
     for layer in quantised_layers(state):
         where = f"{holder} holds {layer} of {part}"
-        form = _format(state[f"{layer}.{RECORD}"], where)
+        try:
+            form = read_format(state[f"{layer}.{RECORD}"])
+        except ValueError as error:
+            raise ValueError(f"{where} {error}") from error
         weight, scale = state.get(f"{layer}.weight"), state.get(f"{layer}.{SCALE}")
         if weight is None or scale is None:
             lacking = "weight" if weight is None else "scale"
@@ -143,15 +146,16 @@ def check_quantised(state: Mapping[str, Tensor], part: str, holder: str) -> set[
     return added_keys(state)
 
 
-def _format(record: Tensor, where: str) -> Format:
+def read_format(record: Tensor) -> Format:
+    """The format that a tensor `comfy_quant` names; `ValueError` with the end of a sentence for others."""
     try:
         settings = json.loads(bytes(record.tolist()))
         name = settings["format"]
     except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"{where} with a damaged {RECORD}: fetch or convert it again.") from error
+        raise ValueError(f"with a damaged {RECORD}: fetch or convert it again.") from error
     if name not in _BY_NAME or settings.get("convrot"):
         raise ValueError(
-            f"{where} quantised as {name}, which is not read here: get it in fp8 or int8 as codi convert writes them, "
+            f"quantised as {name}, which is not read here: get it in fp8 or int8 as codi convert writes them, "
             "or in fp16, bf16 or fp32."
         )
     return _BY_NAME[name]

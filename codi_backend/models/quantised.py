@@ -55,7 +55,12 @@ class QuantisedLayer(nn.Module):
 
 
 def replace_layers(network: nn.Module, names: Iterable[str]) -> None:
-    """Replace layers of a network, by name, with `QuantisedLayer`."""
+    """Replace layers of a network, by name, with `QuantisedLayer`; `ValueError` for layers of other kinds."""
     for name in names:
+        layer = network.get_submodule(name)
+        if not isinstance(layer, (nn.Linear, *_CONVOLUTIONS)):
+            raise ValueError(
+                f"{name} is quantised, which only linear and convolutional layers may be: use a file of codi convert."
+            )
         parent, _, own = name.rpartition(".")
-        setattr(network.get_submodule(parent), own, QuantisedLayer(network.get_submodule(name)))
+        setattr(network.get_submodule(parent), own, QuantisedLayer(layer))

@@ -10,6 +10,7 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor, nn
 
+from ...codi_backend.checkpoints.quantisation import quantised_keys
 from ...codi_backend.checkpoints.tensor_file import convert
 from ...codi_backend.conditioning.context import Context
 from ...codi_backend.conditioning.encode import image_context, text_context
@@ -19,6 +20,7 @@ from ...codi_backend.models.encoders import AudioEncoder, ImageEncoder, TextEnco
 from ...codi_backend.models.encoders.audio import log_mel
 from ...codi_backend.models.encoders.preprocess import clip_input, clip_unconditional, thinned
 from .patchers import Managed, finished, in_batches
+from .quantised import layouts_of, mixed_precision
 
 # Estimates of memory below count the peak of the largest layer, as measured for the small model and the published one.
 
@@ -28,13 +30,16 @@ TEXT_BATCH, IMAGE_BATCH, VIDEO_BATCH, AUDIO_BATCH = 64, 16, 1, 4
 MAX_FRAMES = 32
 
 
+class _Embedding(comfy.ops.manual_cast.Embedding):
+    def forward(self, *args, **kwargs):
+        # Ids have no precision to cast to; a table in half precision would make all later layers use it.
+        return super().forward(*args, **kwargs | {"out_dtype": torch.float32})
+
+
 class _Operations(comfy.ops.manual_cast):
     """Layers that cast their stored weights to the precision of their inputs."""
 
-    class Embedding(comfy.ops.manual_cast.Embedding):
-        def forward(self, *args, **kwargs):
-            # Ids have no precision to cast to; a table in half precision would make all later layers use it.
-            return super().forward(*args, **kwargs | {"out_dtype": torch.float32})
+    Embedding = _Embedding
 
 
 class _ManagedEncoder(Managed):
@@ -44,15 +49,17 @@ class _ManagedEncoder(Managed):
         device, offload_device = mm.text_encoder_device(), mm.text_encoder_offload_device()
         # Half precision brings no gain on a CPU.
         dtype = torch.float32 if mm.is_device_cpu(device) else mm.text_encoder_dtype(device)
+        state = self._weights.read(quantised=True)
+        quantised = {key: state.pop(key) for key in quantised_keys(state)}
+        operations = mixed_precision(torch.float32, _Embedding) if layouts_of(quantised) else _Operations
         with torch.device("meta"):
-            encoder = self.kind(self.config, operations=_Operations)
-        state = self._weights.read()
+            encoder = self.kind(self.config, operations=operations)
         # Norms and biases are small, and some of their values exceed the range of 8 bits.
         matrices = {key: value for key, value in state.items() if value.ndim > 1}
         vectors = {key: value for key, value in state.items() if value.ndim <= 1}
         convert(matrices, dtype)
         convert(vectors, torch.float16 if dtype.itemsize == 1 else dtype)
-        encoder.load_state_dict(matrices | vectors, assign=True)
+        encoder.load_state_dict(matrices | vectors | quantised, assign=True)
         return ModelPatcher(encoder.eval(), load_device=device, offload_device=offload_device)
 
 

@@ -34,6 +34,7 @@ from .context_windows import TIME, cut_held, map_window
 from .latent_packing import from_backend, join, modality_of, names_of, to_backend
 from .previews import Previews
 from .prompt_schedule import ScheduledTokens
+from .quantised import layouts_of, mixed_precision
 from .sample_wrapper import around_sampling
 
 # Feature maps of the finest level that live at once at the peak, measured without weights in the published networks and
@@ -272,9 +273,13 @@ def build_patcher(config: CoDiConfig, weights: dict[str, Tensor], disable_dynami
     model_config = _Config({"config": config})
     dtypes = model_config.supported_inference_dtypes
     load_device, offload_device = mm.get_torch_device(), mm.unet_offload_device()
-    stored = comfy.utils.weight_dtype(weights)
+    quantised = layouts_of(weights)
+    stored = None if quantised else comfy.utils.weight_dtype(weights)
     dtype = mm.unet_dtype(model_params=count, supported_dtypes=dtypes, weight_dtype=stored)
-    model_config.set_inference_dtype(dtype, mm.unet_manual_cast(dtype, load_device, dtypes))
+    cast = mm.unet_manual_cast(None if quantised else dtype, load_device, dtypes)
+    model_config.set_inference_dtype(dtype, cast)
+    if quantised:
+        model_config.custom_operations = mixed_precision(cast)
     model = Model(model_config, device=mm.unet_inital_load_device(count, dtype))
     kind = comfy.model_patcher.ModelPatcher if disable_dynamic else comfy.model_patcher.CoreModelPatcher
     patcher = kind(model, load_device=load_device, offload_device=offload_device)

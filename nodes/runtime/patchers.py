@@ -25,10 +25,13 @@ class Weights:
     source: Source
     part: str
 
-    def read(self, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
-        """The state dict of the part, brought to `dtype` if given. `ValueError` if it is incomplete or not finite."""
+    def read(self, dtype: torch.dtype | None = None, quantised: bool = False) -> dict[str, Tensor]:
+        """The state dict of the part, brought to `dtype` if given. `ValueError` if it is incomplete or not finite.
+
+        With `quantised`, quantised weights stay so.
+        """
         checkpoint = read_parts(self.source, only=[self.part])
-        state, name = checkpoint.take(self.part), checkpoint.called(self.part)
+        state, name = checkpoint.take(self.part, quantised=quantised), checkpoint.called(self.part)
         if dtype is None:
             require_finite_weights(state, name)
         else:
@@ -59,7 +62,7 @@ class Managed:
 
     def _load(self, values: float) -> nn.Module:
         """The network, loaded, with free memory for so many single-precision numbers."""
-        whole = not all(getattr(module, "comfy_cast_weights", False) for module in _leaves(self.patcher.model))
+        whole = not all(hasattr(module, "comfy_cast_weights") for module in _leaves(self.patcher.model))
         # Only ComfyUI's layers can run from another device; others must be loaded as a whole.
         mm.load_models_gpu([self.patcher], memory_required=4 * values, force_full_load=whole)
         return self.patcher.model
