@@ -70,6 +70,7 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
 
     from codi_backend import CoDi
     from codi_backend.modalities import modality
+    from codi_backend.peak_memory import forget_peak, peak
 
     (case,), (dtype,), (mode,), (steps,) = options.cases, options.dtypes, options.modes, options.steps
     device, kind = options.device, getattr(torch, DTYPES[dtype])
@@ -86,7 +87,7 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
     context = torch.nn.functional.normalize(torch.randn(2, 1, 768, device=device), dim=-1).to(kind)
     work = _run(diffuser, streams, context, steps) if steps else _forward(diffuser, streams, context)
     seconds = []
-    _forget_peak(device)
+    forget_peak(device)
     for _ in range(options.repeat + (mode == "compiled")):
         begun = time.perf_counter()
         with torch.inference_mode():
@@ -95,7 +96,7 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - begun)
     assert all(o.isfinite().all() for o in out.values())
-    return {"seconds": min(seconds[mode == "compiled" :]), "gib": _peak(device) / 2**30}
+    return {"seconds": min(seconds[mode == "compiled" :]), "gib": peak(device) / 2**30}
 
 
 def _forward(diffuser: Any, streams: Sequence[str], context: Any) -> Callable[[], dict[str, Any]]:
@@ -114,29 +115,6 @@ def _run(diffuser: Any, streams: Sequence[str], context: Any, steps: int) -> Cal
 
     noise = {name: stream_noise((1, *SHAPES[name]), 0, name).to(context) for name in streams}
     return lambda: sample(diffuser, noise, Prompt(context[:1], context[1:]), SamplingSettings(steps=steps))
-
-
-def _forget_peak(device: str) -> None:
-    """Making weights by rule takes more memory than holding them: count from here on, where the system can."""
-    import torch
-
-    if device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-    elif (file := Path("/proc/self/clear_refs")).exists():
-        file.write_text("5")
-
-
-def _peak(device: str) -> int:
-    """Bytes held at most: the whole process on a CPU, PyTorch's allocator on a GPU."""
-    import torch
-
-    if device == "cuda":
-        return torch.cuda.max_memory_allocated()
-    if (file := Path("/proc/self/status")).exists():
-        return next(int(line.split()[1]) * 1024 for line in file.read_text().splitlines() if line.startswith("VmHWM"))
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def main() -> None:

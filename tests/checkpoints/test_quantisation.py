@@ -9,10 +9,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from codi_backend.checkpoints.codi import CONFIG
 from codi_backend.checkpoints.convert import convert
 from codi_backend.checkpoints.inspect import inspect
 from codi_backend.checkpoints.native import read_parts
-from codi_backend.checkpoints.quantisation import FORMATS, dequantised, quantised_layers
+from codi_backend.checkpoints.parts import build
+from codi_backend.checkpoints.quantisation import FORMATS, dequantised, quantisable_layers, quantised_layers
 from codi_backend.cli.main import main
 from codi_backend.models.quantised import QuantisedLayer
 from codi_backend.pipeline import CoDi
@@ -52,6 +54,17 @@ def test_large_layers_are_quantised_and_all_else_is_in_half_precision(whole, fil
                 assert 0 < off <= 1.001 * STEPS[dtype] * value.abs().max()
             elif value.is_floating_point():
                 assert torch.equal(state[key], value.half())
+
+
+def test_the_published_models_of_video_with_audio_take_3_gb():
+    total = 0
+    parts = ("diffuser.image", "diffuser.audio", "prompt_encoders.text", "autoencoders.image", "autoencoders.audio")
+    for part in parts:
+        with torch.device("meta"):
+            network = build(part, CONFIG)
+        small = {f"{layer}.weight" for layer in quantisable_layers(part, network)}
+        total += sum(value.numel() * (1 if key in small else 2) for key, value in network.state_dict().items())
+    assert 2.7e9 < total < 3e9
 
 
 def test_first_and_last_layers_stay(whole, files):

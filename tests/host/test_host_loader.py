@@ -38,9 +38,9 @@ def parts_read(host, monkeypatch):
     managed, names = host.module("nodes.runtime.patchers"), []
     read = managed.Weights.read
 
-    def recorded(weights, *args):
+    def recorded(weights, *args, **options):
         names.append(weights.part)
-        return read(weights, *args)
+        return read(weights, *args, **options)
 
     monkeypatch.setattr(managed.Weights, "read", recorded)
     return names
