@@ -69,6 +69,12 @@ REPOSITORIES = {
 _TIMEOUT = 30  # seconds for the repository's list of files
 
 
+def known_sizes(name: str) -> dict[str, set[int]]:
+    """Sizes in bytes that a published file had in 2023, by edition; empty where none are known."""
+    repositories = REPOSITORIES.values()
+    return {edition: files[name] for row in repositories for edition, files in row.sizes.items() if name in files}
+
+
 @dataclass(frozen=True)
 class RemoteFile:
     """A file on the hub, at the current commit.

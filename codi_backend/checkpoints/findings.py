@@ -20,6 +20,8 @@ class PartFindings:
         Of the tensors found.
     dtypes : tuple of str
         As stored.
+    by_dtype : dict of str to int
+        Parameters of each type.
     not_finite : dict of str to int
         Number of NaN and infinite values, by tensor.
     problem : str or None
@@ -31,6 +33,7 @@ class PartFindings:
     ignored: int
     parameters: int
     dtypes: tuple[str, ...]
+    by_dtype: dict[str, int]
     megabytes: float
     not_finite: dict[str, int]
     problem: str | None

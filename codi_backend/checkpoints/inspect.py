@@ -205,12 +205,17 @@ def _part(
             f"{path.name} holds {sum(not_finite.values())} values of {part} that are not finite (NaN or infinity), "
             f"{named}{more}: fetch or train it again."
         )
+    by_dtype: dict[str, int] = {}
+    for value in found.values():
+        dtype = str(value.dtype).removeprefix("torch.")
+        by_dtype[dtype] = by_dtype.get(dtype, 0) + value.numel()
     return PartFindings(
         name=part,
         found=len(found),
         ignored=len(share.shadows) - len(found) - len(added_keys(share.shadows)),
         parameters=sum(value.numel() for value in found.values()),
-        dtypes=tuple(sorted({str(value.dtype).removeprefix("torch.") for value in found.values()})),
+        dtypes=tuple(sorted(by_dtype)),
+        by_dtype=by_dtype,
         megabytes=sum(value.nbytes for value in found.values()) / 1e6,
         not_finite=not_finite,
         problem=" ".join(problems) or None,

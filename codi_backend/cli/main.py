@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..media.output_folder import check_folder
-from . import console, convert, dataset, download, evaluate, inspect, pack, similarity, train
+from . import console, convert, dataset, download, evaluate, inspect, pack, selfcheck, similarity, train
 from .arguments import MODEL, At, add_prompts, file_path, folder_path
 from .extras import MODEL_MODULES, TEXT_MODULES, require
 
@@ -40,7 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="codi", description="CoDi: any-to-any generation via composable diffusion.")
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_generate(subparsers)
-    for command in (dataset, train, pack, evaluate, similarity, download, inspect, convert):
+    for command in (dataset, train, pack, evaluate, similarity, download, inspect, convert, selfcheck):
         command.add(subparsers)
     return parser
 
