@@ -155,12 +155,13 @@ class ComfyPage:
 
     def place_blueprint(self, name: str, x: float, y: float) -> None:
         """Choose a subgraph blueprint in the node library, and put it on the page."""
-        search = self.page.get_by_placeholder("Search...", exact=True)
+        library = self.page.locator(".sidebar-content-container")
+        search = library.get_by_role("combobox")  # its placeholder depends on the frontend's version
         if not search.count():
             self.command("Workspace.ToggleSidebarTab.node-library")
-        search.first.fill(name)
+        search.fill(name)
         before = len(self.nodes())
-        self.page.get_by_text(name, exact=True).first.click()
+        library.get_by_role("treeitem").get_by_text(name, exact=True).click()
         self.page.mouse.click(x, y)
         self.page.wait_for_function("(before) => app.graph._nodes.length > before", arg=before)
 
