@@ -109,17 +109,32 @@ class ComfyPage:
     """
 
     def __init__(self, browser, url: str, locale: str = "en"):
+        self._browser, self._url = browser, url
         for name, value in (SETTINGS | {"Comfy.Locale": locale}).items():
-            body = json.dumps(value).encode()
-            urlopen(Request(f"{url}/settings/{name}", body, {"Content-Type": "application/json"})).close()
+            self._post(f"settings/{name}", value)
         self.locale = locale
         self.complaints: list[str] = []
-        self.page = browser.new_page(viewport={"width": 1600, "height": 1000})
-        self.page.goto(url)
-        self.page.wait_for_function(_READY, timeout=60_000)
+        self._open()
+
+    def _post(self, path: str, value) -> None:
+        body = json.dumps(value).encode()
+        urlopen(Request(f"{self._url}/{path}", body, {"Content-Type": "application/json"})).close()
+
+    def _open(self) -> None:
+        self.page = self._browser.new_page(viewport={"width": 1600, "height": 1000})
+        self.page.set_default_timeout(60_000)
+        self.page.goto(self._url)
+        self.page.wait_for_function(_READY)
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
         self.page.on("console", self._log)
         self.page.on("response", self._answer)
+
+    def start_over(self) -> None:
+        """Stop the server's runs, and open a new page, where nothing is left of the old one."""
+        self.close()
+        self._post("queue", {"clear": True})
+        self._post("interrupt", {})
+        self._open()
 
     def _log(self, message) -> None:
         if message.type == "error" and not any(usual in message.text for usual in _USUAL):
@@ -139,7 +154,7 @@ class ComfyPage:
         """Choose a template of a pack in the template browser."""
         self.page.evaluate("() => app.graph.clear()")
         self.command("Comfy.BrowseTemplates")
-        self.page.get_by_text(pack, exact=True).click()
+        self.page.get_by_role("button", name=pack, exact=True).click()
         card = self.page.get_by_test_id(f"template-workflow-{name}")
         card.click()
         card.wait_for(state="detached")
@@ -192,7 +207,7 @@ class ComfyPage:
         """Type, title, `missing` and bounding `box` of each node; name, shown name, value of its slots and widgets."""
         return self.page.evaluate(_NODES)
 
-    def queue(self, timeout: float = 300) -> str:
+    def queue(self, timeout: float = 900) -> str:
         """Run the graph, for so many seconds at most; "success", or what went wrong."""
         return self.page.evaluate(_QUEUE, round(1000 * timeout))
 
@@ -214,7 +229,7 @@ class ComfyPage:
         content = self.page.locator(
             ".node-help-content", has=self.page.get_by_role("heading", name=heading, exact=True)
         )
-        content.wait_for(timeout=10_000)
+        content.wait_for()
         return content.inner_text()
 
     def serialize(self) -> dict:

@@ -31,11 +31,15 @@ UNTRANSLATED = {"CFG", "Latent", "VAE"}
 
 
 @pytest.fixture
-def editor(page):
-    """The editor; the test fails if it logs an error."""
+def editor(page, request):
+    """The editor; the test fails if it logs an error, and a failed test leaves nothing to the next one."""
+    failed = request.session.testsfailed
     page.complaints.clear()
     yield page
-    assert page.complaints == []
+    complaints = page.complaints[:]
+    if complaints or request.session.testsfailed > failed:
+        page.start_over()
+    assert complaints == []
 
 
 @pytest.fixture(scope="module")
