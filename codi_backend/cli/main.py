@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,9 @@ from .extras import MODEL_MODULES, TEXT_MODULES, require
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status. A user's error is reported as one line on stderr."""
     console.any_encoding()
+    # Threads that spin while they wait for each other take the processor from each other where it is shared. PyTorch
+    # has not been imported yet, so its OpenMP library will read this.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     options = _parser().parse_args(arguments)
     try:
         with console.hints():

@@ -1,7 +1,10 @@
 """The `codi` command, in this process."""
 
 import json
+import os
 import re
+import subprocess
+import sys
 import wave
 
 import numpy as np
@@ -245,3 +248,21 @@ def test_unknown_stage(tmp_path, capsys):
 def test_pack_of_an_unfinished_run(tmp_path, capsys):
     assert main(["pack", "--run", str(tmp_path / "run"), "--out", str(tmp_path / "packed")]) == 1
     assert re.fullmatch("codi: .*is missing: train the stage.*\n", capsys.readouterr().err)
+
+
+def test_pytorch_is_imported_after_its_threads_are_made_to_wait_passively(monkeypatch):
+    script = """
+import sys
+from codi_backend.cli import main
+main.check_folder = lambda folder: print("torch" in sys.modules)
+main.main(["generate", "--model", "nothing"])
+"""
+    printed = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True, text=True).stdout
+    assert printed == "False\n"
+    for given, expected in (None, "PASSIVE"), ("ACTIVE", "ACTIVE"):
+        monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+        if given:
+            monkeypatch.setenv("OMP_WAIT_POLICY", given)
+        with pytest.raises(SystemExit):
+            main(["--help"])
+        assert os.environ["OMP_WAIT_POLICY"] == expected
