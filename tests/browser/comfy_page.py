@@ -60,7 +60,7 @@ _SHOW_ONLY = """(type) => {
     app.graph.clear();
     app.canvas.ds.reset();
     const node = LiteGraph.createNode(type);
-    node.pos = [300, 300];
+    node.pos = [600, 300];  // beside an open panel
     app.graph.add(node);
 }"""
 # In pixels of the page.
@@ -122,7 +122,7 @@ class ComfyPage:
 
     def _open(self) -> None:
         self.page = self._browser.new_page(viewport={"width": 1600, "height": 1000})
-        self.page.set_default_timeout(60_000)
+        self.page.set_default_timeout(180_000)
         self.page.goto(self._url)
         self.page.wait_for_function(_READY)
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
