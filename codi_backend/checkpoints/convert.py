@@ -57,9 +57,11 @@ def convert(
     Raises
     ------
     FileNotFoundError, ValueError
-        For a source, weights or a folder that cannot be used, or a file that would be overwritten; nothing is written
+        For a source, type, weights or a folder that cannot be used, or a file that would be overwritten; nothing is written
         then.
     """
+    if dtype is not None and dtype not in (*DTYPES, *FORMATS):
+        raise ValueError(f"{dtype!r} is no type of weights here: choose one of {', '.join((*DTYPES, *FORMATS))}.")
     checkpoint = read_parts(source, only)
     config = checkpoint.config if only is None else cut(checkpoint.config, checkpoint.parts)
     paths = {part: out / f"{config.name}_{part}.safetensors" for part in checkpoint.parts}

@@ -186,7 +186,7 @@ def _build_versatile(phase: Phase, codi: CoDi, out: Path, report: Callable[[str]
     shared = shared_parts()
     own = {name: module for name, module in codi.parts().items() if name not in shared}
     load_parts(codi, out, *shared)
-    if phase is next(iter(recipe.phases(recipe.VERSATILE).values())):
+    if phase.turns == next(iter(recipe.phases(recipe.VERSATILE).values())).turns:
         start_from(codi.diffuser, read_parts("mini", ["diffuser.image"]).parts["diffuser.image"])
     else:
         load_parts(codi, out, *own)

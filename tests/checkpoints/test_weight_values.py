@@ -144,11 +144,18 @@ def test_convert_writes_nothing_if_a_value_does_not_fit(tmp_path, checkpoint, ca
     assert main(["convert", str(path), "--out", str(out), "--dtype", "fp16", *force]) == 1
     message = "holds values up to 70000 in text_projection.weight, where float16 ends at 65504: choose bf16 or fp32"
     assert capsys.readouterr().err == f"codi: prompt_encoders.text of a.safetensors {message}.\n" and not out.exists()
-    written = list(convert(path, out, torch.bfloat16))
+    written = list(convert(path, out, "bf16"))
     assert (
         len(written) == 5
         and read_parts(out).parts["prompt_encoders.text"]["text_projection.weight"].view(-1)[0] == 70144
     )
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, "half"])
+def test_convert_to_an_unknown_type(tmp_path, checkpoint, dtype):
+    with pytest.raises(ValueError, match="is no type of weights here: choose one of fp32, fp16, bf16, fp8, int8"):
+        list(convert(checkpoint, tmp_path / "out", dtype))
+    assert not (tmp_path / "out").exists()
 
 
 def test_convert_of_what_is_not_finite(tmp_path, checkpoint):

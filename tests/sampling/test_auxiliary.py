@@ -139,7 +139,7 @@ def test_samples_during_training_are_of_the_stream_alone(with_auxiliary, tmp_pat
     monkeypatch.setattr(
         "codi_backend.sampling.latents.sample", lambda _, noise, *__, **options: made.append(list(noise)) or noise
     )
-    write_samples(with_auxiliary, ["image"], tmp_path, 1)
+    write_samples(with_auxiliary, ["image"], ["stars"], tmp_path, 1)
     assert made == [["image"]]
 
 

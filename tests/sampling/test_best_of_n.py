@@ -229,7 +229,7 @@ def test_a_model_has_its_own_number(codi, asked):
 
 def test_comparisons_and_samples_during_training_are_the_first_candidate(codi, asked, tmp_path):
     compare_alignments(codi, [("text", ["stars"], 1.0)], ["image", "audio"])
-    write_samples(codi, ["image", "audio"], tmp_path, 1)
+    write_samples(codi, ["image", "audio"], ["stars"], tmp_path, 1)
     assert asked == [1, 1, 1]
 
 

