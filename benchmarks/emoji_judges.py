@@ -11,7 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from codi_backend.evaluation.emoji import measure
+from codi_backend.evaluation.emoji import JUDGES, measure
 
 
 def main() -> None:
@@ -19,7 +19,7 @@ def main() -> None:
     parser.add_argument("dataset", type=Path)
     dataset = parser.parse_args().dataset
     print("| judge | labels | held-out files | top 1 | top 5 | chance |\n|---|---|---|---|---|---|")
-    for kind in ("image", "instrument"):
+    for kind in JUDGES:
         m = measure(dataset, kind)
         shares = f"{m['top 1']:.1%} | {m['top 5']:.1%} | {m['chance']:.2%}"
         print(f"| {kind} | {m['labels']} | {m['examples']} | {shares} |")

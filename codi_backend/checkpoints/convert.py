@@ -57,8 +57,8 @@ def convert(
     Raises
     ------
     FileNotFoundError, ValueError
-        For a source, type, weights or a folder that cannot be used, or a file that would be overwritten; nothing is written
-        then.
+        For a source, type, weights or a folder that cannot be used, or a file that would be overwritten. Nothing is
+        written then.
     """
     if dtype is not None and dtype not in (*DTYPES, *FORMATS):
         raise ValueError(f"{dtype!r} is no type of weights here: choose one of {', '.join((*DTYPES, *FORMATS))}.")

@@ -25,6 +25,8 @@ def add(subparsers: argparse._SubParsersAction) -> None:
     p.add_argument("--steps", type=int, help="sampling steps (default: the model's own)")
     p.add_argument("--guidance", type=float, help="guidance scale (default: the model's own)")
     p.add_argument("--candidates", type=int, help="N of best-of-N for joint results (default: the model's own)")
+    p.add_argument("--data", type=folder_path, help="dataset of codi dataset emoji to measure on (default: coloured "
+                   "shapes, which need no files)")  # fmt: skip
     p.add_argument("--runs", nargs="+", metavar="RUN", help="perform these runs only (default: all)")
     p.add_argument("--device", default="cpu", help="cpu (default), cuda, mps ...")
     p.add_argument("--out", type=folder_path, default=Path("evaluation"), help="folder for tables, plots and judged "
@@ -49,6 +51,6 @@ def run(options: argparse.Namespace) -> None:
     check_device(options.device)
     processes = launched()
     codi = place(CoDi.load(options.model), processes.device(options.device))
-    report = evaluate(codi, options.out, *settings, options.candidates, options.runs, log, processes)
+    report = evaluate(codi, options.out, *settings, options.candidates, options.runs, log, processes, options.data)
     if processes.first:
         print(report)

@@ -24,6 +24,9 @@ from .overlap import overlap
 from .prompts import Conditioning, Empty, Mixed, Partial, Whole, prompt_modalities, render
 from .records import write_batch
 
+Batch = Callable[[CoDi, Any, dict[str, Any], int, int], list[dict[str, Any]]]
+"""Generates and judges a batch of a run: model, run, heading, first prompt and size -> records."""
+
 ALL = ("text", "image", "video", "audio")
 _QUICK = ("text", "image", "audio")
 
@@ -173,20 +176,25 @@ def perform(
     todo: Sequence[tuple[int, int]],
     total: int,
     log: Callable[[str], None],
+    batch: Batch,
 ) -> None:
     """Generate and judge batches, of which `todo` has the first prompt and the size, of a run of `total` prompts.
 
-    Each is written when it is done, see `records`. A record contains the attributes of its scene under "scene", the
-    notes of its prompt, and the judged attributes under the name of each output.
+    Each is written when it is done, see `records`.
     """
     begun = time.monotonic()
     for done, (first, size) in enumerate(todo, 1):
-        write_batch(path, heading, first, _batch(codi, run, heading, first, size))
+        write_batch(path, heading, first, batch(codi, run, heading, first, size))
         left = (len(todo) - done) * (time.monotonic() - begun) / done
         log(f"{run.name}: {first + size} of {total} prompts, {left / 60:.1f} minutes left")
 
 
-def _batch(codi: CoDi, run: Run, heading: dict[str, Any], first: int, size: int) -> list[dict[str, Any]]:
+def generate_and_judge(codi: CoDi, run: Run, heading: dict[str, Any], first: int, size: int) -> list[dict[str, Any]]:
+    """The records of a batch of scenes.
+
+    A record contains the attributes of its scene under "scene", the notes of its prompt, and the judged attributes
+    under the name of each output.
+    """
     scenes = [sample_scene(SCENE_SEED, i, run.split) for i in range(first, first + size)]
     options = {}
     if run.held:

@@ -1,5 +1,7 @@
-"""Judges of what models make of the emoji dataset. No model saw them, and none of them is a trained network."""
+"""An evaluation on the emoji dataset, by judges that no model saw. None of them is a trained network."""
 
-from .judges import NearestJudge, concept_judge, instrument_judge, measure
+from .judges import JUDGES, Judge, build_judge, measure
+from .runs import RUNS, EmojiJudges, generate_and_judge
+from .tables import make_tables
 
-__all__ = ["NearestJudge", "concept_judge", "instrument_judge", "measure"]
+__all__ = ["JUDGES", "RUNS", "EmojiJudges", "Judge", "build_judge", "generate_and_judge", "make_tables", "measure"]

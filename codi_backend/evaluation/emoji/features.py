@@ -17,6 +17,12 @@ _COLOUR_CELL = 4
 # How much each kind of feature counts, found on held-out pairs of the dataset.
 _SHAPE_WEIGHT, _COLOUR_WEIGHT = 2 / 15, 1 / 10
 _COEFFICIENTS = 24
+_WHITE, _FLAT = 0.97, 0.004
+_COLOUR_LEVELS = 6
+_EDGES = (0, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.3, 0.5, 2)  # of the gradient's length
+_DETAIL = (0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 12)  # of the Laplacian
+_WORD_TIMES, _WORD_COEFFICIENTS = 32, 13
+_LOUD = 0.35  # of the range of levels, above which there is a word
 
 
 def image_features(pixels: Tensor) -> np.ndarray:
@@ -46,6 +52,65 @@ def image_features(pixels: Tensor) -> np.ndarray:
     return np.concatenate([_SHAPE_WEIGHT * shape.ravel(), _COLOUR_WEIGHT * colour.ravel()])
 
 
+def style_features(pixels: Tensor) -> np.ndarray:
+    """Histograms of edges, colours, saturation and brightness, wherever they are in an image.
+
+    They are taken at 32 pixels, since autoencoders blur.
+
+    Parameters
+    ----------
+    pixels : Tensor
+        As for `image_features`.
+
+    Returns
+    -------
+    array
+        ``[251]``.
+    """
+    side = _SIDE // 2
+    small = F.interpolate(pixels[None].float(), (side, side), mode="bilinear", antialias=True)[0].clamp(0, 1)
+    image = small.permute(1, 2, 0).cpu().numpy()
+    drawn = image.min(2) < _WHITE
+    count = max(1, drawn.sum())
+    down, right = np.gradient(image, axis=(0, 1))
+    edges = np.sqrt((down**2 + right**2).sum(2))
+    inner = 4 * image[1:-1, 1:-1] - image[:-2, 1:-1] - image[2:, 1:-1] - image[1:-1, :-2] - image[1:-1, 2:]
+    levels = np.minimum((image[drawn] * _COLOUR_LEVELS).astype(int), _COLOUR_LEVELS - 1)
+    colour = np.bincount(levels @ (_COLOUR_LEVELS ** np.arange(3)), minlength=_COLOUR_LEVELS**3) / count
+    saturation = np.histogram((image.max(2) - image.min(2))[drawn], 8, (0, 1))[0] / count
+    brightness = np.histogram(image.max(2)[drawn], 8, (0, 1))[0] / count
+    flat = (np.abs(np.diff(image, axis=1)).max(2) < _FLAT)[drawn[:, 1:]].sum() / count
+    edge_shares = np.histogram(edges, _EDGES)[0] / edges.size
+    detail = np.histogram(np.abs(inner).sum(2), _DETAIL)[0] / inner[..., 0].size
+    shares = np.concatenate([edge_shares, detail, colour, saturation, brightness])
+    return np.concatenate([np.sqrt(shares), [drawn.mean(), flat]])
+
+
+def word_features(waveform: Tensor) -> np.ndarray:
+    """Mel-frequency cepstral coefficients at equal shares of the time in which there is sound, less their mean.
+
+    So words are alike at any tempo, level and colour of voice.
+
+    Parameters
+    ----------
+    waveform : Tensor
+        As for `timbre_features`.
+
+    Returns
+    -------
+    array
+        ``[416]``.
+    """
+    bands = _log_mel(waveform)
+    level = bands.mean(1)
+    loud = np.flatnonzero(level >= level.min() + _LOUD * (level.max() - level.min()))
+    cepstrum = fft.dct(bands[loud[0] : loud[-1] + 1], norm="ortho", axis=1)[:, 1 : _WORD_COEFFICIENTS + 1]
+    times = np.linspace(0, len(cepstrum) - 1, _WORD_TIMES)
+    centred = cepstrum - cepstrum.mean(0)
+    resampled = np.stack([np.interp(times, np.arange(len(centred)), column) for column in centred.T])
+    return resampled.ravel() / np.sqrt(_WORD_TIMES)
+
+
 def timbre_features(waveform: Tensor) -> np.ndarray:
     """Mel-frequency cepstral coefficients: their mean and spread in the louder half, and how they change.
 
@@ -59,13 +124,18 @@ def timbre_features(waveform: Tensor) -> np.ndarray:
     array
         ``[60]``.
     """
-    wave = waveform.float() / waveform.abs().max().clamp_min(1e-6)
-    bands = _mel()(wave[None])[0, 0].cpu().numpy()  # [frames, bands]
+    bands = _log_mel(waveform)
     cepstrum = fft.dct(bands, norm="ortho", axis=1)[:, : _COEFFICIENTS + 1]
     level = bands.mean(1)
     loud = cepstrum[level >= np.quantile(level, 0.5), 1:]  # without the first one, which is the level
     change = np.abs(np.diff(cepstrum[:, : _COEFFICIENTS // 2], axis=0)).mean(0)
     return np.concatenate([loud.mean(0), loud.std(0), change])
+
+
+def _log_mel(waveform: Tensor) -> np.ndarray:
+    """``[frames, bands]``, at a level that does not depend on the audio's."""
+    wave = waveform.float() / waveform.abs().max().clamp_min(1e-6)
+    return _mel()(wave[None])[0, 0].cpu().numpy()
 
 
 @functools.cache

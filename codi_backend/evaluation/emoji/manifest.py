@@ -1,0 +1,23 @@
+"""Rows of the manifest of a dataset of `codi dataset emoji`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ...data.broken import Broken
+from ...data.manifest_rows import read_rows
+
+
+def rows_of(dataset: Path, kinds: Sequence[str], split: str) -> list[dict[str, str]]:
+    """The rows of these kinds and this split, by column.
+
+    `ValueError` or `FileNotFoundError` with a sentence if there are none, or the manifest cannot be read.
+    """
+    rows = [row.values for row in read_rows(dataset / "metadata.csv", ("text", "image", "audio"), Broken())]
+    found = [row for row in rows if row.get("kind") in kinds and row.get("split") == split]
+    if not found:
+        raise ValueError(
+            f"{dataset} has no rows of the kind {' or '.join(kinds)} for {split}: make them with codi dataset emoji."
+        )
+    return found

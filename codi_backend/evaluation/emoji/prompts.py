@@ -1,0 +1,65 @@
+"""The conditioning of runs on rows of the emoji dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ...conditioning.prompt import Prompt
+from ...pipeline import CoDi
+from ..prompts import Conditioning
+from .judges import SAMPLE_RATE, read_file
+
+Rows = Sequence[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Content(Conditioning):
+    """The caption, image or audio of a row."""
+
+    modality: str
+
+    @property
+    def modalities(self) -> set[str]:
+        return {self.modality}
+
+    def encode(self, codi: CoDi, rows: Rows, dataset: Path) -> Prompt:
+        if self.modality == "text":
+            return codi.prompt("text", [row["text"] for row in rows])
+        rate = SAMPLE_RATE if self.modality == "audio" else None
+        return codi.prompt(self.modality, read(codi, self.modality, rows, dataset), rate)
+
+
+@dataclass(frozen=True)
+class StyleAlone(Conditioning):
+    """A text that states the style of the row's image, and nothing else."""
+
+    modalities = {"text"}
+
+    def encode(self, codi: CoDi, rows: Rows, dataset: Path) -> Prompt:
+        return codi.prompt("text", [f"{row['style']} style" for row in rows])
+
+
+@dataclass(frozen=True)
+class Nothing(Conditioning):
+    """The empty text."""
+
+    modalities = {"text"}
+
+    def encode(self, codi: CoDi, rows: Rows, dataset: Path) -> Prompt:
+        return codi.prompt("text", [""] * len(rows))
+
+
+def read(codi: CoDi, modality: str, rows: Rows, dataset: Path) -> Tensor:
+    """The images ``[B, 3, H, W]`` or audio ``[B, 1, N]`` of rows, audio at 16 kHz and as long as the model's."""
+    contents = [read_file(dataset, row, modality) for row in rows]
+    if modality == "audio":
+        length = round(codi.config.audio_autoencoder.seconds * SAMPLE_RATE)
+        contents = [F.pad(wave[:, :length], (0, max(0, length - wave.shape[1]))) for wave in contents]
+    return torch.stack(contents)
