@@ -211,10 +211,10 @@ class InProcess:
 class Http:
     """`main.py` on a free port, with a base directory of its own that has this pack among its custom nodes.
 
-    A base directory may be used again by a later server.
+    A base directory may be used again by a later server. `state` is ComfyUI's option for device and memory.
     """
 
-    def __init__(self, comfyui: Path, directory: Path, pack: Path = PACK):
+    def __init__(self, comfyui: Path, directory: Path, pack: Path = PACK, state: str = "--cpu"):
         for name in ("custom_nodes", "models", "input", "output", "temp", "user"):
             (directory / name).mkdir(exist_ok=True)
         if not (link := directory / "custom_nodes" / PACK_NAME).exists():
@@ -225,7 +225,7 @@ class Http:
         self.url = f"http://127.0.0.1:{port}"
         self.directory = directory
         self._log = open(directory / "log.txt", "w")
-        arguments = ["--cpu", "--listen", "127.0.0.1", "--port", str(port), "--base-directory", str(directory)]
+        arguments = [state, "--listen", "127.0.0.1", "--port", str(port), "--base-directory", str(directory)]
         arguments += ["--database-url", "sqlite:///:memory:", "--disable-auto-launch", "--disable-api-nodes"]
         if '"--offline"' in (comfyui / "comfy" / "cli_args.py").read_text():  # newer ones
             arguments.append("--offline")
@@ -244,6 +244,10 @@ class Http:
                     self.close()
                     raise RuntimeError("ComfyUI did not start:\n" + self.log()[-3000:]) from None
                 time.sleep(0.2)
+
+    @property
+    def process_id(self) -> int:
+        return self._process.pid
 
     def log(self) -> str:
         return (self.directory / "log.txt").read_text()
