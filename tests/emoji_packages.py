@@ -23,14 +23,14 @@ APPLE, VIOLIN, FRANCE, KEYCAP = "1f34e", "1f3bb", "1f1eb-1f1f7", "0031-20e3"
 COLOURS = {APPLE: "#ff0000", VIOLIN: "#885500", FRANCE: "#0000ff", KEYCAP: "#00aaff"}
 
 
-def record(code_points, label, emoji, group, order, tags=()):
+def record(code_points, label, emoji, group, order, tags=(), subgroup=0):
     made = {"hexcode": code_points, "label": label, "emoji": emoji, "order": order, "tags": list(tags)}
-    return made if group is None else made | {"group": group}
+    return made if group is None else made | {"group": group, "subgroup": subgroup}
 
 
 CONCEPTS = [
     record("1F1EB-1F1F7", "flag: France", "🇫🇷", 9, 40, ["FR", "flag"]),
-    record("1F34E", "red apple", "🍎", 4, 10, ["apple", "fruit", "red"]),
+    record("1F34E", "red apple", "🍎", 4, 10, ["apple", "fruit", "red"], 42),
     record("1F3BB", "violin", "🎻", 7, 20, ["instrument", "music"]),
     record("0031-FE0F-20E3", "keycap: 1", "1️⃣", 8, 30, ["keycap"]),
     record("1F9D1-200D-1F9BD", "person in manual wheelchair: facing right", "🧑‍🦽", 1, 50),

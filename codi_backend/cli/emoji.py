@@ -27,7 +27,8 @@ def add(subparsers: argparse._SubParsersAction) -> None:
     p.add_argument("--only", nargs="+", metavar="KIND", help="images, videos, speech, instruments, samples (default: "
                    "all); kinds that the folder holds already stay")  # fmt: skip
     p.add_argument("--groups", nargs="+", metavar="GROUP", help="smileys, people, animals, food, travel, activities, "
-                   "objects, symbols, flags (default: all); instruments are made in any case")  # fmt: skip
+                   "objects, symbols, flags, or subgroups as animal-bird and food-fruit; an unknown name lists them "
+                   "(default: all groups); instruments are made in any case")  # fmt: skip
     p.add_argument("--packages", type=folder_path, help="folder for the packages (default: .packages in the dataset)")
     p.add_argument("--yes", action="store_true", help="fetch without asking")
     p.set_defaults(run=run)

@@ -10,6 +10,7 @@ from ..models.autoencoders.words import split
 from ..models.encoders.text import tokenizer
 
 _NAMED = 6  # words in a sentence
+_LISTED = 100  # of a vocabulary, at most
 
 
 class TextHint(UserWarning):
@@ -45,9 +46,11 @@ def unknown_words(texts: Iterable[str], words: Collection[str] | None) -> list[s
         return []
     named = ", ".join(f'"{_short(word)}"' for word in unknown[:_NAMED])
     more = f" and {len(unknown) - _NAMED} more" if len(unknown) > _NAMED else ""
+    listed = sorted(words)
+    rest = f" and {len(listed) - _LISTED} more" if len(listed) > _LISTED else ""
     return [
         f"The training captions of this model did not contain {named}{more}, so the result may not follow the text. "
-        f"They contained: {' '.join(sorted(words))}"
+        f"They contained: {' '.join(listed[:_LISTED])}{rest}"
     ]
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from . import packages, speech
 from .animations import animations
 from .attributions import attributions
-from .concepts import GROUPS, Concept, read_concepts
+from .concepts import GROUPS, SUBGROUPS, Concept, read_concepts
 from .contact_sheet import contact_sheet
 from .files import flac_bytes, png_bytes, webp_bytes, write_once
 from .packages import KINDS
@@ -39,8 +39,8 @@ def settings_of(out: Path, size: int, kinds: Sequence[str], groups: Sequence[str
     ValueError
         If the folder holds something else, or images of another size, or other groups of concepts.
     """
-    if unknown := [group for group in groups if group not in GROUPS]:
-        raise ValueError(f"There is no group {unknown[0]!r}: choose from {', '.join(GROUPS)}.")
+    if unknown := [group for group in groups if group not in (*GROUPS, *SUBGROUPS)]:
+        raise ValueError(f"There is no group {unknown[0]!r}: choose from {', '.join((*GROUPS, *SUBGROUPS))}.")
     if unknown := [kind for kind in kinds if kind not in KINDS]:
         raise ValueError(f"There is no kind {unknown[0]!r}: choose from {', '.join(KINDS)}.")
     if size not in SIZES:
@@ -79,7 +79,7 @@ def build(
     progress : callable
         Called with an iterable, what it makes, and how many there are; returns the iterable.
     groups : sequence of str
-        Of `GROUPS`: the concepts to make. Those that instruments show are made in any case.
+        Of `GROUPS` and `SUBGROUPS`: the concepts to make. Those that instruments show are made in any case.
 
     Returns
     -------

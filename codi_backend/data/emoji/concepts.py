@@ -15,6 +15,26 @@ _GROUPS = {
 }
 GROUPS = tuple(_GROUPS.values())
 """The groups of the Unicode standard, in its order."""
+SUBGROUPS = tuple(
+    """
+    face-smiling face-affection face-tongue face-hand face-neutral-skeptical face-sleepy face-unwell face-hat
+    face-glasses face-concerned face-negative face-costume cat-face monkey-face heart emotion
+    hand-fingers-open hand-fingers-partial hand-single-finger hand-fingers-closed hands hand-prop body-parts person
+    person-gesture person-role person-fantasy person-activity person-sport person-resting family person-symbol
+    skin-tone hair-style
+    animal-mammal animal-bird animal-amphibian animal-reptile animal-marine animal-bug plant-flower plant-other
+    food-fruit food-vegetable food-prepared food-asian food-sweet drink dishware
+    place-map place-geographic place-building place-religious place-other transport-ground transport-water
+    transport-air hotel time sky-weather
+    event award-medal sport game arts-crafts
+    clothing sound music musical-instrument phone computer light-video book-paper money mail writing office lock
+    tool science medical household other-object
+    transport-sign warning arrow religion zodiac av-symbol gender math punctuation currency other-symbol keycap
+    alphanum geometric
+    flag country-flag subdivision-flag
+    """.split()
+)
+"""The subgroups of the Unicode standard by their numbers in emojibase-data."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +50,8 @@ class Concept:
         The name of the Unicode CLDR, without punctuation: "red apple", "flag of France".
     keywords : tuple of str
         Of the CLDR, those that the name does not contain.
-    group : str
-        Of `GROUPS`.
+    group, subgroup : str
+        Of `GROUPS` and `SUBGROUPS`.
     """
 
     key: str
@@ -39,6 +59,7 @@ class Concept:
     name: str
     keywords: tuple[str, ...]
     group: str
+    subgroup: str = ""
 
 
 def key_of(code_points: str) -> str:
@@ -47,12 +68,15 @@ def key_of(code_points: str) -> str:
 
 
 def read_concepts(package: Path, groups: Collection[str] = GROUPS, others: Collection[str] = ()) -> list[Concept]:
-    """The concepts in emojibase-data of these groups, and those of some other emoji, in the order of the standard."""
+    """The concepts in emojibase-data of these groups and subgroups, and of some other emoji.
+
+    They are in the order of the standard.
+    """
     (records,) = read_json(package, "package/en/data.json")
     records = [record for record in records if record.get("group") not in (None, _COMPONENTS)]
     concepts = [_concept(record) for record in sorted(records, key=lambda record: record["order"])]
     wanted = {_bare(emoji) for emoji in others}
-    return [concept for concept in concepts if concept.group in groups or _bare(concept.emoji) in wanted]
+    return [c for c in concepts if not {c.group, c.subgroup}.isdisjoint(groups) or _bare(c.emoji) in wanted]
 
 
 def _concept(record: dict) -> Concept:
@@ -60,7 +84,7 @@ def _concept(record: dict) -> Concept:
     words = (word for word in record.get("tags", ()) if len(word) > 2 and word.replace(" ", "").isalpha())
     keywords = tuple(word for word in words if word not in name)
     group = _GROUPS[record["group"]]
-    return Concept(key_of(record["hexcode"]), record["emoji"], name, keywords, group)
+    return Concept(key_of(record["hexcode"]), record["emoji"], name, keywords, group, SUBGROUPS[record["subgroup"]])
 
 
 def _plain(label: str) -> str:

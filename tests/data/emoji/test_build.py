@@ -240,14 +240,15 @@ def test_instruments_join_the_images_of_their_emoji(tmp_path, registry, monkeypa
         assert set(row["source"].split("; ")) > {"fluid-soundfont-gm"}
 
 
-def test_some_groups(registry, tmp_path):
+@pytest.mark.parametrize("name", ["food", "food-fruit"])
+def test_some_groups(registry, tmp_path, name):
     """Only these concepts, and those that instruments show."""
     out = tmp_path / "food"
-    groups = ["food"]
+    groups = [name]
     build(out, registry, 64, ["images", "speech"], lambda items, what, count: items, groups)
     assert {row["concept"] for row in rows_of(out)} == {"red apple", "violin"}
     assert settings_of(out, 64, ["images"], groups) == ("images", "speech")
-    with pytest.raises(ValueError, match="holds the groups food: choose these, or another folder"):
+    with pytest.raises(ValueError, match=f"holds the groups {name}: choose these, or another folder"):
         settings_of(out, 64, ["images"])
     with pytest.raises(ValueError, match="no group 'fruit': choose from smileys, people, animals"):
         settings_of(tmp_path / "new", 64, ["images"], ["fruit"])

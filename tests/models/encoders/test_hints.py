@@ -41,6 +41,14 @@ def test_words_that_are_not_in_the_captions(text, unknown):
     assert hint.endswith(f"They contained: {' '.join(WORDS)}")
 
 
+def test_a_large_vocabulary_is_not_listed_whole():
+    words = [f"w{i:03}" for i in range(150)]
+    (hint,) = text_hints(["cat"], CLIP, words)
+    assert "w099 and 50 more" in hint and "w100" not in hint
+    (hint,) = text_hints(["cat"], CLIP, words[:100])
+    assert hint.endswith(" w099")
+
+
 def test_published_models_accept_all_words():
     config = dataclasses.replace(
         mini.CONFIG, text_autoencoder=dataclasses.replace(mini.CONFIG.text_autoencoder, words=None)
