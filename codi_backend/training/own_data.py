@@ -34,9 +34,12 @@ class OwnData:
         self.pairs = pairs
         self._of: dict[tuple[str, ...], Pairs] = {}
 
-    @property
-    def examples(self) -> list[str]:
-        return self.sample("text", _EXAMPLES)
+    def examples(self, streams: Sequence[str]) -> list[str]:
+        pairs = self._only(tuple(dict.fromkeys((*streams, "text"))))
+        if not pairs.entries:  # no entry has all of these streams
+            pairs = self._only(("text",))
+        rows = shuffled_rows(0, min(_EXAMPLES, len(pairs.entries)), 1, len(pairs.entries))
+        return [pairs.read_content("text", pairs.entries[row].contents["text"], 0.0) for row in rows]
 
     def contents(self, modality: str, step: int, size: int, seed: int) -> dict[str, Any]:
         names = (modality, "text") if self._only((modality, "text")).entries else (modality,)

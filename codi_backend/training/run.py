@@ -177,7 +177,7 @@ def _build_diffusion(
     else:
         stage = DiffuserStage(*common, first, phase.prompts, learn_prompts=True)
     if training != "environment":
-        stage.samples = functools.partial(write_samples, codi, phase.streams, data.examples)
+        stage.samples = functools.partial(write_samples, codi, phase.streams, data.examples(phase.streams))
     parts = codi.parts()
     return stage, {f"diffuser.{network}": parts[f"diffuser.{network}"] for network in sorted(networks)}
 

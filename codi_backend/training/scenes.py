@@ -20,7 +20,8 @@ _LEAVE_OUT = (0.0, 0.5)  # full captions and partial ones, half of the time each
 class Scenes:
     """The procedural world; see `TrainingData` for its methods."""
 
-    examples = ("three red stars, slowly", "one blue circle", "four green hearts, quickly", "shapes")
+    def examples(self, streams: Sequence[str]) -> Sequence[str]:
+        return "three red stars, slowly", "one blue circle", "four green hearts, quickly", "shapes"
 
     def contents(self, modality: str, step: int, size: int, seed: int) -> dict[str, Any]:
         data = ShapesAndChimes((step + 1) * size, (modality,), seed=seed)

@@ -11,15 +11,10 @@ from .diffusers import Latents
 
 
 class TrainingData(Protocol):
-    """Data of the recipe's stages: Shapes & Chimes (`Scenes`), or a user's own (`OwnData`).
+    """Data of the recipe's stages: Shapes & Chimes (`Scenes`), or a user's own (`OwnData`)."""
 
-    Attributes
-    ----------
-    examples : sequence of str
-        Prompts of the samples that stages write.
-    """
-
-    examples: Sequence[str]
+    def examples(self, streams: Sequence[str]) -> Sequence[str]:
+        """Prompts of the samples that a stage of these streams writes: captions of such contents."""
 
     def contents(self, modality: str, step: int, size: int, seed: int) -> dict[str, Any]:
         """``contents``, stacked, and ``captions`` of one step, which describe no more than these contents."""

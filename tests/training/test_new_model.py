@@ -95,6 +95,14 @@ def test_every_stage_trains_and_the_model_generates(finished, tmp_path):
     assert record["stage"] == "bridging_audio" and record["options"]["steps"] == 1
 
 
+def test_samples_have_captions_of_their_streams(data, config, tmp_path):
+    own = begin(Settings.read(config), data, tmp_path / "own", lambda line: None)
+    assert set(own.examples(("image",))) <= {"Red apple", "yellow star", "star", "yellow star, shines, and bell"}
+    assert own.examples(("image", "audio")) == ["yellow star, shines, and bell"]
+    assert set(own.examples(("video",))) == {"star, moves", "star, moves, and two notes"}
+    assert len(own.examples(("image", "video"))) == 4  # no entry has both: captions of any
+
+
 def test_it_goes_on_and_refuses_others(finished, data, config, tmp_path, capsys):
     assert main(command(data, config, finished, "autoencoder_text")) == 0
     assert "autoencoder_text is finished" in capsys.readouterr().out
