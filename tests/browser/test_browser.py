@@ -60,6 +60,9 @@ def overlapping(nodes: list[dict]) -> list[tuple[str, str]]:
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_template_opens_and_runs(editor, name, kinds):
     editor.open_template(PACK_NAME, name)
+    if name == OTHER_MODELS and not any(node["missing"] for node in editor.nodes()):
+        assert editor.queue() != "success"  # older frontends look for files when a graph is run
+        editor.complaints.clear()
     nodes = editor.nodes()
     assert {node["type"] for node in nodes if node["missing"]} == (LOADERS if name == OTHER_MODELS else set())
     assert overlapping(nodes) == []
