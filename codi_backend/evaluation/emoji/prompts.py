@@ -33,7 +33,7 @@ class Content(Conditioning):
         if self.modality == "text":
             return codi.prompt("text", [row["text"] for row in rows])
         rate = SAMPLE_RATE if self.modality == "audio" else None
-        return codi.prompt(self.modality, read(codi, self.modality, rows, dataset), rate)
+        return codi.prompt(self.modality, read(self.modality, rows, dataset), rate)
 
 
 @dataclass(frozen=True)
@@ -56,10 +56,10 @@ class Nothing(Conditioning):
         return codi.prompt("text", [""] * len(rows))
 
 
-def read(codi: CoDi, modality: str, rows: Rows, dataset: Path) -> Tensor:
-    """The images ``[B, 3, H, W]`` or audio ``[B, 1, N]`` of rows, audio at 16 kHz and as long as the model's."""
+def read(modality: str, rows: Rows, dataset: Path) -> Tensor:
+    """The images ``[B, 3, H, W]`` or audio ``[B, 1, N]`` of rows; shorter audio is padded with silence."""
     contents = [read_file(dataset, row, modality) for row in rows]
     if modality == "audio":
-        length = round(codi.config.audio_autoencoder.seconds * SAMPLE_RATE)
-        contents = [F.pad(wave[:, :length], (0, max(0, length - wave.shape[1]))) for wave in contents]
+        length = max(wave.shape[1] for wave in contents)
+        contents = [F.pad(wave, (0, length - wave.shape[1])) for wave in contents]
     return torch.stack(contents)

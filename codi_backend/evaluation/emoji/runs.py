@@ -130,7 +130,7 @@ def generate_and_judge(
     rows = judges.rows(run, first, size)
     options = {}
     if run.held:
-        content = read(codi, run.held, rows, judges.dataset).to(next(codi.parameters()).device)
+        content = read(run.held, rows, judges.dataset).to(next(codi.parameters()).device)
         options["held"] = {run.held: codi.encode(run.held, content)}
     generated = codi.generate(
         run.prompt.encode(codi, rows, judges.dataset),
