@@ -18,8 +18,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 import torch
 
-from codi_backend.evaluation.emoji.judges import SAMPLE_RATE, read_file
-from codi_backend.evaluation.emoji.manifest import rows_of
+from codi_backend.data.world import SAMPLE_RATE
+from codi_backend.evaluation.emoji.manifest import read_file, rows_of
 from codi_backend.pipeline import CoDi
 from codi_backend.training.run_folder import load_parts, read_config
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..conditioning.prompt import Prompt
 from ..config import CoDiConfig
 from ..data.world import SAMPLE_RATE, sample_scene
 from ..pipeline import CoDi
@@ -202,18 +203,7 @@ def generate_and_judge(codi: CoDi, run: Run, heading: dict[str, Any], first: int
         options["held"] = {run.held: codi.encode(run.held, content, SAMPLE_RATE if run.held == "audio" else None)}
     if run.start_strength is not None:
         options |= {"start": render("image", scenes), "fidelity": run.start_strength}
-    generated = codi.generate(
-        run.prompt.encode(codi, scenes, first),
-        heading["outputs"],
-        steps=heading["steps"],
-        sampler=heading["sampler"],
-        guidance=heading["guidance"],
-        # The seed depends on the batch, so that no two scenes share their noise.
-        seed=heading["seed"] + first,
-        alignment=run.alignment,
-        candidates=heading["candidates"],
-        **options,
-    )
+    generated = generate(codi, run, heading, first, run.prompt.encode(codi, scenes, first), **options)
     records = []
     for i, scene in enumerate(scenes):
         facts = {name: getattr(scene, name) for name in ("colour", "shape", "count", "tempo")}
@@ -226,6 +216,26 @@ def generate_and_judge(codi: CoDi, run: Run, heading: dict[str, Any], first: int
             record["image"]["overlap"] = round(overlap(generated["image"][i], options["start"][i]), 4)
         records.append(record)
     return records
+
+
+def generate(
+    codi: CoDi, run: Run, heading: Mapping[str, Any], first: int, prompt: Prompt, **options: Any
+) -> dict[str, Any]:
+    """What `CoDi.generate` gives for a batch with the settings of its heading.
+
+    The seed depends on the batch, so that no two prompts share their noise.
+    """
+    return codi.generate(
+        prompt,
+        heading["outputs"],
+        steps=heading["steps"],
+        sampler=heading["sampler"],
+        guidance=heading["guidance"],
+        seed=heading["seed"] + first,
+        alignment=run.alignment,
+        candidates=heading["candidates"],
+        **options,
+    )
 
 
 def judge(codi: CoDi, name: str, content: Any) -> dict[str, Any]:

@@ -7,7 +7,8 @@ import re
 from .concepts import Concept
 from .splits import choose
 
-_NUMBERS = ("no", "one", "two", "three", "four")
+NUMBERS = ("no", "one", "two", "three", "four")
+"""Numbers of notes in words, by their values."""
 # Heads of names without an article: what cannot be counted, adjectives, and plurals that do not end in s.
 _MASS = {
     *("bread", "rice", "cheese", "honey", "salt", "butter", "fire", "fog", "snow", "sake", "spaghetti", "ice", "sushi"),
@@ -67,5 +68,5 @@ def performance_caption(
     """Such as "a violin plays three quick rising notes, high"; what is None or "level" is not mentioned."""
     adjectives = [word for word in (tempo, direction) if word and word != "level"]
     noun = unit if count == 1 else f"{unit}s"
-    words = " ".join([subject, verb, _NUMBERS[count], *adjectives, noun])
+    words = " ".join([subject, verb, NUMBERS[count], *adjectives, noun])
     return f"{words}, {register}" if register else words

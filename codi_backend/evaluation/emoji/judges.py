@@ -10,18 +10,16 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from torch import Tensor
 
-from ...media.read import read_audio, read_image
 from .features import image_features, style_features, timbre_features, word_features
-from .manifest import rows_of
+from .manifest import read_file, rows_of
 
 Extract = Callable[[Tensor], np.ndarray]
 
-SAMPLE_RATE = 16_000  # Hz, of the audio that judges take
 _SHRINKAGE = 0.3  # of the ridge regression, found on concepts that were left out
 
 
@@ -148,9 +146,3 @@ def measure(dataset: str | os.PathLike, name: str) -> dict[str, float]:
         "examples": len(ranks),
         "chance": 1 / len(judge.labels),
     }
-
-
-def read_file(dataset: Path, row: dict[str, Any], column: str) -> Tensor:
-    """The image ``[3, H, W]`` or audio ``[1, N]`` at 16 kHz of a row."""
-    path = dataset / row[column]
-    return read_image(path) if column == "image" else read_audio(path)[0]

@@ -1,12 +1,15 @@
-"""Rows of the manifest of a dataset of `codi dataset emoji`."""
+"""Rows of the manifest of a dataset of `codi dataset emoji`, and the files that they name."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
+from torch import Tensor
+
 from ...data.broken import Broken
 from ...data.manifest_rows import read_rows
+from ...media.read import read_audio, read_image
 
 
 def rows_of(dataset: Path, kinds: Sequence[str], split: str) -> list[dict[str, str]]:
@@ -21,3 +24,9 @@ def rows_of(dataset: Path, kinds: Sequence[str], split: str) -> list[dict[str, s
             f"{dataset} has no rows of the kind {' or '.join(kinds)} for {split}: make them with codi dataset emoji."
         )
     return found
+
+
+def read_file(dataset: Path, row: dict[str, str], column: str) -> Tensor:
+    """The image ``[3, H, W]`` or audio ``[1, N]`` at 16 kHz of a row."""
+    path = dataset / row[column]
+    return read_image(path) if column == "image" else read_audio(path)[0]

@@ -12,9 +12,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...conditioning.prompt import Prompt
+from ...data.world import SAMPLE_RATE
 from ...pipeline import CoDi
 from ..prompts import Conditioning
-from .judges import SAMPLE_RATE, read_file
+from .manifest import read_file
 
 Rows = Sequence[dict[str, Any]]
 
@@ -44,16 +45,6 @@ class StyleAlone(Conditioning):
 
     def encode(self, codi: CoDi, rows: Rows, dataset: Path) -> Prompt:
         return codi.prompt("text", [f"{row['style']} style" for row in rows])
-
-
-@dataclass(frozen=True)
-class Nothing(Conditioning):
-    """The empty text."""
-
-    modalities = {"text"}
-
-    def encode(self, codi: CoDi, rows: Rows, dataset: Path) -> Prompt:
-        return codi.prompt("text", [""] * len(rows))
 
 
 def read(modality: str, rows: Rows, dataset: Path) -> Tensor:

@@ -12,16 +12,18 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from ...data.emoji.captions import NUMBERS
+from ...data.world import SAMPLE_RATE
 from ...models.autoencoders import resample
 from ...pipeline import CoDi
 from ..onsets import audio_onsets
-from ..runs import Run
-from .judges import JUDGES, SAMPLE_RATE, build_judge
+from ..prompts import Empty
+from ..runs import Run, generate
+from .judges import JUDGES, build_judge
 from .manifest import rows_of
-from .prompts import Content, Nothing, StyleAlone, read
+from .prompts import Content, StyleAlone, read
 
 _ORDER_SEED = 0
-_NUMBERS = {"one": 1, "two": 2, "three": 3, "four": 4}
 JOINT = ("text", "image", "audio")
 
 
@@ -48,11 +50,11 @@ RUNS = {
         EmojiRun("text_to_instrument", _TEXT, ("audio",), kind="instrument"),
         EmojiRun("text_to_instrument_unseen", _TEXT, ("audio",), kind="instrument", split="test"),
         EmojiRun("image_to_instrument", _IMAGE, ("audio",), kind="image+instrument"),
-        EmojiRun("joint_of_nothing", Nothing(), JOINT, "paper"),
+        EmojiRun("joint_of_nothing", Empty(), JOINT, "paper"),
         EmojiRun("joint_of_style", StyleAlone(), JOINT, "paper"),
         EmojiRun("independent_of_style", StyleAlone(), JOINT, "none"),
-        EmojiRun("held_image_speech", Nothing(), ("audio",), "paper", kind="image+speech", held="image"),
-        EmojiRun("held_image_instrument", Nothing(), ("audio",), "paper", kind="image+instrument", held="image"),
+        EmojiRun("held_image_speech", Empty(), ("audio",), "paper", kind="image+speech", held="image"),
+        EmojiRun("held_image_instrument", Empty(), ("audio",), "paper", kind="image+instrument", held="image"),
     )
 }
 
@@ -72,6 +74,7 @@ class EmojiJudges:
         self._judges = {name: build_judge(dataset, name) for name in JUDGES}
         played = rows_of(dataset, ("image+instrument",), "train")
         self._shows = {instrument_of(row): row["concept"] for row in played}
+        self._rows: dict[str, list[dict[str, str]]] = {}  # by run
         self._concepts = sorted(self._judges["concept"].labels)
 
     @property
@@ -81,9 +84,12 @@ class EmojiJudges:
 
     def rows(self, run: EmojiRun, first: int, size: int) -> list[dict[str, Any]]:
         """The rows of prompts number `first` to ``first + size``; in a fixed random order, and again after the last."""
-        rows = rows_of(self.dataset, (run.kind,), run.split)
-        if run.kind == "image+speech":  # an image of an instrument may be given either sound
-            rows = [row for row in rows if row["concept"] not in self._shows.values()]
+        if run.name not in self._rows:
+            rows = rows_of(self.dataset, (run.kind,), run.split)
+            if run.kind == "image+speech":  # an image of an instrument may be given either sound
+                rows = [row for row in rows if row["concept"] not in self._shows.values()]
+            self._rows[run.name] = rows
+        rows = self._rows[run.name]
         order = np.random.default_rng(_ORDER_SEED).permutation(len(rows))
         return [rows[order[i % len(rows)]] for i in range(first, first + size)]
 
@@ -120,7 +126,7 @@ def first_concept(text: str, concepts: list[str]) -> str | None:
 
 def number_of_notes(caption: str) -> int | None:
     """How many notes a caption states."""
-    return next((_NUMBERS[word] for word in caption.split() if word in _NUMBERS), None)
+    return next((NUMBERS.index(word) for word in caption.split() if word in NUMBERS), None)
 
 
 def generate_and_judge(
@@ -132,17 +138,7 @@ def generate_and_judge(
     if run.held:
         content = read(run.held, rows, judges.dataset).to(next(codi.parameters()).device)
         options["held"] = {run.held: codi.encode(run.held, content)}
-    generated = codi.generate(
-        run.prompt.encode(codi, rows, judges.dataset),
-        heading["outputs"],
-        steps=heading["steps"],
-        sampler=heading["sampler"],
-        guidance=heading["guidance"],
-        seed=heading["seed"] + first,  # so that no two rows share their noise
-        alignment=run.alignment,
-        candidates=heading["candidates"],
-        **options,
-    )
+    generated = generate(codi, run, heading, first, run.prompt.encode(codi, rows, judges.dataset), **options)
     records = []
     for i, row in enumerate(rows):
         record: dict[str, Any] = {"row": {name: row[name] for name in ("text", "concept", "style", "voice")}}
