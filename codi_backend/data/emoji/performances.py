@@ -14,7 +14,6 @@ _DIRECTIONS = {"level": 0, "rising": 1, "falling": -1}
 _SCALE = (0, 2, 4, 5)  # semitones of the first four notes of a major scale
 _REGISTERS = {"low": -12, None: 0, "high": 12}  # semitones
 _LEVELS = {"soft": 50, None: 90, "loud": 124}  # MIDI velocities
-_TAKES = 2  # of each combination, which differ in pitch and start
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,6 @@ class Performance:
         None for one note; direction also for drums.
     register, level : str or None
         "low" and "high" of pitched instruments, "soft" and "loud" of drums; None between them.
-    take : int
     """
 
     instrument: Instrument
@@ -85,12 +83,11 @@ class Performance:
     direction: str | None
     register: str | None
     level: str | None
-    take: int
 
     @property
     def name(self) -> str:
         """Of its file."""
-        parts = (self.count, self.tempo, self.direction, self.register, self.level, self.take)
+        parts = (self.count, self.tempo, self.direction, self.register, self.level)
         return "-".join(str(part) for part in (self.instrument.name, *parts) if part is not None)
 
     @property
@@ -101,7 +98,7 @@ class Performance:
 
     @property
     def held_out(self) -> bool:
-        return is_held_out_performance(*self.name.rpartition("-")[0].split("-"))
+        return is_held_out_performance(*self.name.split("-"))
 
     @property
     def velocity(self) -> int:
@@ -125,9 +122,8 @@ def performances() -> Iterator[Performance]:
         pitched = instrument.program >= 0
         for register in _REGISTERS if pitched else (None,):
             for level in (None,) if pitched else _LEVELS:
-                for take in range(_TAKES):
-                    yield Performance(instrument, 1, None, None, register, level, take)
-                    for count in (2, 3, 4):
-                        for tempo in SPACING:
-                            for direction in _DIRECTIONS if pitched else (None,):
-                                yield Performance(instrument, count, tempo, direction, register, level, take)
+                yield Performance(instrument, 1, None, None, register, level)
+                for count in (2, 3, 4):
+                    for tempo in SPACING:
+                        for direction in _DIRECTIONS if pitched else (None,):
+                            yield Performance(instrument, count, tempo, direction, register, level)
