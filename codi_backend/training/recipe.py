@@ -18,7 +18,7 @@ from ..modalities import MODALITIES, modality
 from .loop import Options
 
 Changes = Mapping[str, Mapping[str, Any]]
-"""What differs from the recipe, by stage or phase: fields of `Options`, and ``prompts``."""
+"""What differs from the recipe, by stage or phase: fields of `Options`, ``prompts``, and ``sources``."""
 
 VERSATILE = "versatile"
 """The stage of the other built-in model, Versatile Diffusion, which has a run folder of its own."""
@@ -83,10 +83,18 @@ class Phase:
         return dataclasses.replace(self, streams=pairs[0], other_pairs=tuple(pairs[1:]), prompts=prompts)
 
     def changed(self, changes: Mapping[str, Any]) -> Phase:
-        """The phase with other options, and other `prompts` if they are among them."""
-        options = {name: value for name, value in changes.items() if name != "prompts"}
-        prompts = tuple(changes.get("prompts", self.prompts))
-        return dataclasses.replace(self, options=dataclasses.replace(self.options, **options), prompts=prompts)
+        """The phase with other options, and other prompts and sources if they are among them.
+
+        ``sources`` are the source streams of a distillation, whose target stays.
+        """
+        options = {name: value for name, value in changes.items() if name not in _LISTS}
+        changed = dataclasses.replace(self, options=dataclasses.replace(self.options, **options))
+        if "prompts" in changes:
+            changed = dataclasses.replace(changed, prompts=tuple(changes["prompts"]))
+        if "sources" in changes:
+            first, *others = [(self.streams[0], source) for source in changes["sources"]]
+            changed = dataclasses.replace(changed, streams=first, other_pairs=tuple(others))
+        return changed
 
 
 RECIPE: dict[str, Phase | dict[str, Phase]] = {
@@ -165,6 +173,9 @@ def phases(stage: str) -> dict[str, Phase]:
     return {stage: row} if isinstance(row, Phase) else {f"{stage}/{name}": phase for name, phase in row.items()}
 
 
+_LISTS = ("prompts", "sources")  # what changes may have besides options
+
+
 def check_changes(changes: Changes) -> None:
     """`ValueError` with a sentence for a stage, an option or a value that is not possible."""
     known = {field.name: type(getattr(Options(1, 1), field.name)) for field in dataclasses.fields(Options)}
@@ -175,12 +186,22 @@ def check_changes(changes: Changes) -> None:
         if not isinstance(options, Mapping):
             raise ValueError(f'The options of {name} must be an object, as {{"steps": 1000}}.')
         for option, value in options.items():
-            if option == "prompts":
-                if not isinstance(value, list) or not value or not set(value) <= set(MODALITIES):
-                    raise ValueError(f"The prompts of {name} must be a list of {', '.join(MODALITIES)}.")
+            if option in _LISTS:
+                _check_list(name, option, value)
             elif option not in known:
-                raise ValueError(f"{name} has no option {option!r}; choose from {', '.join(known)}, prompts.")
+                every = ", ".join((*known, *_LISTS))
+                raise ValueError(f"{name} has no option {option!r}; choose from {every}.")
             elif isinstance(value, bool) or not isinstance(value, (int, known[option])):
                 raise ValueError(f"{option} of {name} is {value!r}: give a number.")
         for phase in phases(name.partition("/")[0]).values():
             phase.changed(options)
+
+
+def _check_list(name: str, option: str, value: Any) -> None:
+    every = phases(name.partition("/")[0]).values()
+    if option == "sources" and any(phase.training != "distillation" for phase in every):
+        raise ValueError(f"{name} has no sources: stages of distillation have them.")
+    targets = {phase.streams[0] for phase in every} if option == "sources" else set()
+    possible = [modality for modality in MODALITIES if modality not in targets]
+    if not isinstance(value, list) or not value or not all(one in possible for one in value):
+        raise ValueError(f"The {option} of {name} must be a list of {', '.join(possible)}.")

@@ -65,7 +65,8 @@ def config(tmp_path_factory):
     return settings(
         tmp_path_factory.mktemp("config") / "own.json",
         training={stage: {"steps": 1, "warmup": 0} for stage in STAGES}
-        | {"diffuser_image": {"steps": 2, "warmup": 0, "prompts": ["text", "audio"]}},
+        | {"diffuser_image": {"steps": 2, "warmup": 0, "prompts": ["text", "audio"]}}
+        | {"distillation_audio": {"steps": 2, "warmup": 0, "sources": ["image", "text"]}},
         augmentation={"crop": 0.2, "colour": 0.2, "speed": 0.1, "copies": 2},
     )
 
@@ -93,6 +94,8 @@ def test_every_stage_trains_and_the_model_generates(finished, tmp_path):
     assert codi.decode("audio", made["audio"]).abs().max() <= 1
     (record,) = read_parts(finished / "parts" / "prompt_encoders.audio.safetensors").training
     assert record["stage"] == "bridging_audio" and record["options"]["steps"] == 1
+    (curve,) = [json.loads((finished / "distillation_audio" / "loss.json").read_text())]
+    assert {key for row in curve for key in row} >= {"image to audio", "text to audio"}
 
 
 def test_samples_have_captions_of_their_streams(data, config, tmp_path):
@@ -162,6 +165,12 @@ def test_broken_entries_are_left_out(data, config, tmp_path, capsys):
         ({"model": {}, "training": {"vocoder": {"steps": "3"}}}, "steps of vocoder is '3': give a number"),
         ({"model": {}, "training": {"vocoder": {"steps": 0}}}, "Training of 0 steps"),
         ({"model": {}, "training": {"diffuser_image": {"prompts": ["smell"]}}}, "must be a list of text, image"),
+        ({"model": {}, "training": {"diffuser_image": {"sources": ["audio"]}}}, "diffuser_image has no sources"),
+        (
+            {"model": {}, "training": {"distillation_audio": {"sources": ["audio"]}}},
+            "sources of distillation_audio must be a list of text, image, video",
+        ),
+        ({"model": {}, "training": {"distillation_audio": {"sources": []}}}, "must be a list of text, image, video"),
         ({"model": {}, "augmentation": {"crop": 1.5}}, "crop of 1.5 is not possible"),
         ({"model": {}, "augmentation": {"copies": 100}}, "100 copies of each content"),
     ],
