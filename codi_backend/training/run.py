@@ -98,6 +98,8 @@ def _run_phase(
     if all(_has_record(out / "parts" / f"{part}.safetensors", name, options) for part in parts):
         report(f"{name} is finished; remove {out / name} and what it wrote in {out / 'parts'} to train it again.")
         return
+    if phase.training == "diffuser" and (out / name / "state.pt").exists():
+        _load_trained_later(out, parts)
     record = train(stage, options, out, report, execution)
     if accelerator.is_main_process:
         config = read_config(out)
@@ -109,6 +111,13 @@ def _run_phase(
             earlier = [r for r in read_parts(path).training if r["stage"] != name] if path.exists() else []
             save_parts(path, config, {part: module.state_dict()}, [*earlier, record])
     accelerator.wait_for_everyone()
+
+
+def _load_trained_later(out: Path, parts: _Trained) -> None:
+    """Load parts that exist: when a diffuser is prolonged, later stages have trained other parameters of its network."""
+    for part, module in parts.items():
+        if (path := out / "parts" / f"{part}.safetensors").exists():
+            module.load_state_dict(read_parts(path).parts[part])
 
 
 def _has_record(path: Path, name: str, options: Options) -> bool:

@@ -79,8 +79,8 @@ class State:
     def load(self, options: Any, identity: dict[str, str]) -> tuple[int, float, Rows, Rows]:
         """Steps done, seconds spent, rows of the log, and figures of the steps since the last row.
 
-        Options that the file lacks are taken to have had their defaults. `ValueError` if the run was begun with other
-        options, or with another identity, see `check_identity`.
+        Options that the file lacks are taken to have had their defaults. More steps than before prolong a run.
+        `ValueError` if the run was begun with other options otherwise, or with another identity, see `check_identity`.
         """
         if not self.path.exists():
             return 0, 0.0, [], []
@@ -88,6 +88,8 @@ class State:
         saved = _read(self.path)
         defaults = {f.name: f.default for f in fields(options) if f.default is not MISSING}
         before = defaults | saved["options"]
+        if before["steps"] < options.steps:
+            before["steps"] = options.steps
         changed = [name for name, value in vars(options).items() if name not in _FREE and before[name] != value]
         if changed:
             raise ValueError(

@@ -93,13 +93,20 @@ def test_finished_run_stays_as_it_is(folder, straight):
     ("change", "message"),
     [
         ({"seed": 8}, "another seed"),
-        ({"steps": 20}, "another steps"),
+        ({"steps": 11}, "another steps"),
         ({"batch_size": 5, "learning_rate": 0.1}, "another batch_size and learning_rate"),
     ],
 )
 def test_changed_options_are_refused(folder, straight, change, message):
     with pytest.raises(ValueError, match=f"state.pt was trained with {message}: use the same, or remove it"):
         run(folder, dataclasses.replace(OPTIONS, **change))
+
+
+def test_more_steps_prolong_a_run(tmp_path, straight):
+    run(tmp_path)
+    longer, history = run(tmp_path, dataclasses.replace(OPTIONS, steps=20))[:2]
+    assert [row["step"] for row in history] == [*(row["step"] for row in straight[1]), 16, 20]
+    assert not equal(longer, straight[0])
 
 
 def test_an_option_that_the_file_does_not_know_had_its_default(folder, straight, tmp_path):

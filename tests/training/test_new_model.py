@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import shutil
 
 import own_data
 import pytest
@@ -117,6 +118,21 @@ def test_it_goes_on_and_refuses_others(finished, data, config, tmp_path, capsys)
     longer.write_text(longer.read_text().replace("bell", "bells"))
     assert main(command(longer, config, finished, "autoencoder_text")) == 1
     assert "belongs to a run with another --data" in capsys.readouterr().err
+
+
+def test_more_steps_prolong_a_diffuser_and_keep_what_later_stages_trained(finished, data, config, tmp_path):
+    out = tmp_path / "run"
+    shutil.copytree(finished, out)
+    longer = json.loads(config.read_text())
+    longer["training"]["diffuser_text"] |= {"steps": 2}
+    (tmp_path / "longer.json").write_text(json.dumps(longer))
+    assert main(command(data, tmp_path / "longer.json", out, "diffuser_text")) == 0
+    part = "diffuser.text"
+    old, new = (read_parts(folder / "parts" / f"{part}.safetensors") for folder in (finished, out))
+    changed = {key.partition(".")[0] for key in old.parts[part] if not old.parts[part][key].equal(new.parts[part][key])}
+    assert changed and not changed & {"environment_encoder", "input_connectors", "output_connectors"}
+    assert {r["stage"] for r in old.training} == {r["stage"] for r in new.training}
+    assert {r["options"]["steps"] for r in new.training if r["stage"] == "diffuser_text"} == {2}
 
 
 def test_a_model_of_images_and_texts_alone(tmp_path, capsys):
