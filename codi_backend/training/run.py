@@ -114,7 +114,7 @@ def _run_phase(
 
 
 def _load_trained_later(out: Path, parts: _Trained) -> None:
-    """Load parts that exist: when a diffuser is prolonged, later stages have trained other parameters of its network."""
+    """Load the parts that exist: later stages may have trained other parameters of a network that is prolonged."""
     for part, module in parts.items():
         if (path := out / "parts" / f"{part}.safetensors").exists():
             module.load_state_dict(read_parts(path).parts[part])
