@@ -70,7 +70,7 @@ class CoDi(GenerationMixin, nn.Module):
         dtype: torch.dtype = torch.float32,
         vocabulary: str | os.PathLike | None = None,
     ) -> CoDi:
-        """Load "mini" or "vd-mini" (the shipped small models), files of this pack, or published files; onto the CPU.
+        """Load "mini", "emoji" or "vd-mini" (the shipped models), files of this pack, or published files; onto the CPU.
 
         Parameters
         ----------

@@ -47,10 +47,12 @@ def test_distribution_has_what_the_pack_needs_and_nothing_else(distributed):
         "workflows",
     }
     presets = PROJECT["tool"]["setuptools"]["package-data"]["codi_backend"]
-    folders = ["presets/mini_weights/*.safetensors", "presets/vd_mini_weights/*.safetensors"]
-    assert presets == ["presets/*.json", "presets/mini_coupler.safetensors", *folders]
+    mini, vd_mini = "presets/mini_weights/*.safetensors", "presets/vd_mini_weights/*.safetensors"
+    files = ["presets/*.json", "presets/mini_coupler.safetensors"]
+    assert presets == [*files, mini, "presets/emoji_weights/*", vd_mini]
+    assert "codi_backend/presets/emoji_weights/ATTRIBUTIONS.md" in distributed
     assert "codi_backend/presets/emoji_cpu.json" in distributed
-    for folder in ("presets/mini_weights", "presets/vd_mini_weights"):
+    for folder in ("presets/mini_weights", "presets/emoji_weights", "presets/vd_mini_weights"):
         assert any(name.startswith(f"codi_backend/{folder}/") for name in distributed)
 
 

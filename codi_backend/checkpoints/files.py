@@ -7,11 +7,13 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from ..presets import mini, vd_mini
+from ..presets import emoji, mini, vd_mini
 
 Source = str | os.PathLike | Iterable[str | os.PathLike]
 
-SHIPPED = {"mini": mini, "vd-mini": vd_mini}
+SHIPPED = {"mini": mini.WEIGHTS, "emoji": emoji.WEIGHTS, "vd-mini": vd_mini.WEIGHTS}
+"""Folders of the shipped models' weights, by name."""
+
 SUFFIXES = (".safetensors", ".sft", ".pth", ".pt", ".ckpt", ".bin")
 
 _SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d+)-of-(?P<count>\d+)")
@@ -23,7 +25,7 @@ def resolve(source: Source) -> list[Path]:
     Parameters
     ----------
     source : str, path or iterable of paths
-        "mini" or "vd-mini" (the shipped models); a file; a folder, for the files in it that end in one of
+        "mini", "emoji" or "vd-mini" (the shipped models); a file; a folder, for the files in it that end in one of
         `SUFFIXES`; or several of these.
 
     Raises
@@ -40,7 +42,7 @@ def resolve(source: Source) -> list[Path]:
 
 def _files(source: str | os.PathLike) -> list[Path]:
     if source in SHIPPED:
-        folder = SHIPPED[source].WEIGHTS
+        folder = SHIPPED[source]
         files = _checkpoints(folder) if folder.is_dir() else []
         if not files:
             raise FileNotFoundError(f"The shipped model's weights are missing from {folder}: install the pack again.")

@@ -99,8 +99,9 @@ def read_parts(source: Source, only: Iterable[str] | None = None) -> Checkpoint:
     Parameters
     ----------
     source : str, path or iterable of paths
-        "mini", "vd-mini", files that `save_parts` wrote, or any of the published files (.pth or .safetensors); or a
-        folder of these. No tensor may be in two files, except in published files with the same values.
+        "mini", "emoji", "vd-mini", files that `save_parts` wrote, or any of the published files (.pth or
+        .safetensors); or a folder of these. No tensor may be in two files, except in published files with the same
+        values.
     only : iterable of str, optional
         Names of the parts to read; all by default.
 

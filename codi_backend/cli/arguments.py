@@ -12,8 +12,8 @@ from pathlib import Path
 
 Prompted = tuple[str, str, float]  # modality, text or path, weight
 
-CHECKPOINTS = "mini, vd-mini, files of this pack, published files, or a folder of such files"
-MODEL = "mini (default), vd-mini, checkpoint files or their folder"
+CHECKPOINTS = "mini, emoji, vd-mini, files of this pack, published files, or a folder of such files"
+MODEL = "mini (default), emoji, vd-mini, checkpoint files or their folder"
 
 
 def file_path(value: str) -> str:

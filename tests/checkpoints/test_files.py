@@ -35,7 +35,7 @@ def shards(tmp_path, codi):
     return folder
 
 
-@pytest.mark.parametrize("model", ["mini", "vd-mini"])
+@pytest.mark.parametrize("model", ["mini", "emoji", "vd-mini"])
 def test_the_shipped_models_are_sound(model, capsys):
     assert main(["inspect", model]) == 0
     out = capsys.readouterr().out
