@@ -19,6 +19,7 @@ from .loop import Options
 
 Changes = Mapping[str, Mapping[str, Any]]
 """What differs from the recipe, by stage or phase: fields of `Options`, ``prompts``, and ``sources``."""
+_LISTS = ("prompts", "sources")
 
 VERSATILE = "versatile"
 """The stage of the other built-in model, Versatile Diffusion, which has a run folder of its own."""
@@ -55,7 +56,10 @@ class Phase:
     turns: str = ""
 
     def of(self, config: CoDiConfig) -> Phase | None:
-        """The phase without what a model does not have, or None if nothing is left to train."""
+        """The phase without what a model does not have, or None if nothing is left to train.
+
+        `ValueError` if the model has no encoder for any of the prompts.
+        """
         first, video = (
             self.streams[0],
             "image" in config.diffuser.networks and config.diffuser.networks["image"].temporal,
@@ -80,6 +84,8 @@ class Phase:
         if not pairs or first not in has or (self.training != "distillation" and self.streams != pairs[0]):
             return None
         prompts = tuple(name for name in self.prompts if name in encoders)
+        if not prompts:
+            raise ValueError(f"The model has no encoder for prompts of {' and '.join(self.prompts)}: name others.")
         return dataclasses.replace(self, streams=pairs[0], other_pairs=tuple(pairs[1:]), prompts=prompts)
 
     def changed(self, changes: Mapping[str, Any]) -> Phase:
@@ -171,9 +177,6 @@ def phases(stage: str) -> dict[str, Phase]:
         raise ValueError(f"There is no stage {stage!r}; choose from {', '.join(RECIPE)}.")
     row = RECIPE[stage]
     return {stage: row} if isinstance(row, Phase) else {f"{stage}/{name}": phase for name, phase in row.items()}
-
-
-_LISTS = ("prompts", "sources")  # what changes may have besides options
 
 
 def check_changes(changes: Changes) -> None:

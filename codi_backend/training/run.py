@@ -24,7 +24,7 @@ from .environment import EnvironmentStage
 from .execution import Execution
 from .loop import Options, Stage, train
 from .recipe import Changes, Phase
-from .run_folder import load_parts, read_config, write_config
+from .run_folder import load_part, load_parts, read_config, write_config
 from .samples import write_samples
 from .scenes import SHAPES_AND_CHIMES
 from .statistics import with_statistics
@@ -74,11 +74,11 @@ def run_stage(
     """
     for name, phase in recipe.phases(stage).items():
         of_config = recipe_changes or {}
-        of_model = phase.of(read_config(out))
+        changed = phase.changed({**of_config.get(stage, {}), **of_config.get(name, {}), **(changes or {})})
+        of_model = changed.of(read_config(out))
         if of_model is None:
             report(f"{name} is left out: the model has no such part.")
             continue
-        of_model = of_model.changed({**of_config.get(stage, {}), **of_config.get(name, {}), **(changes or {})})
         _run_phase(name, of_model, out, report, execution or Execution(), data)
 
 
@@ -99,7 +99,9 @@ def _run_phase(
         report(f"{name} is finished; remove {out / name} and what it wrote in {out / 'parts'} to train it again.")
         return
     if phase.training == "diffuser" and (out / name / "state.pt").exists():
-        _load_trained_later(out, parts)
+        for part, module in parts.items():  # later stages may have trained other parameters of the network
+            if (out / "parts" / f"{part}.safetensors").exists():
+                load_part(module, out, part)
     record = train(stage, options, out, report, execution)
     if accelerator.is_main_process:
         config = read_config(out)
@@ -111,13 +113,6 @@ def _run_phase(
             earlier = [r for r in read_parts(path).training if r["stage"] != name] if path.exists() else []
             save_parts(path, config, {part: module.state_dict()}, [*earlier, record])
     accelerator.wait_for_everyone()
-
-
-def _load_trained_later(out: Path, parts: _Trained) -> None:
-    """Load the parts that exist: later stages may have trained other parameters of a network that is prolonged."""
-    for part, module in parts.items():
-        if (path := out / "parts" / f"{part}.safetensors").exists():
-            module.load_state_dict(read_parts(path).parts[part])
 
 
 def _has_record(path: Path, name: str, options: Options) -> bool:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from torch import nn
+
 from ..checkpoints.native import State, read_parts
 from ..config import CoDiConfig
 from ..pipeline import CoDi
@@ -36,5 +38,10 @@ def load_parts(codi: CoDi, out: Path, *names: str) -> None:
     """Load trained parts of a run into the model; errors as of `part_file`."""
     parts = codi.parts()
     for name in sorted(names):
-        state: State = read_parts(part_file(out, name)).parts[name]
-        parts[name].load_state_dict(state)
+        load_part(parts[name], out, name)
+
+
+def load_part(module: nn.Module, out: Path, name: str) -> None:
+    """Load a trained part of a run into its module; errors as of `part_file`."""
+    state: State = read_parts(part_file(out, name)).parts[name]
+    module.load_state_dict(state)

@@ -61,18 +61,8 @@ def test_attributions_are_beside_the_weights():
 
 
 def test_an_image_a_sound_and_a_text(tmp_path):
-    words = [
-        "generate",
-        "--model",
-        "emoji",
-        "--text",
-        "a strawberry, flat style",
-        "--outputs",
-        "image",
-        "audio",
-        "text",
-    ]
-    assert main([*words, "--seed", "0", "--candidates", "1", "--out", str(tmp_path)]) == 0
+    words = "generate --model emoji --outputs image audio text --seed 0 --candidates 1 --text".split()
+    assert main([*words, "a strawberry, flat style", "--out", str(tmp_path)]) == 0
     red, green, blue = np.asarray(Image.open(tmp_path / "image.png"), float).mean((0, 1))
     assert red > green + 20 and red > blue + 20
     assert "strawberry" in (tmp_path / "text.txt").read_text()

@@ -95,7 +95,7 @@ def test_every_stage_trains_and_the_model_generates(finished, tmp_path):
     assert codi.decode("audio", made["audio"]).abs().max() <= 1
     (record,) = read_parts(finished / "parts" / "prompt_encoders.audio.safetensors").training
     assert record["stage"] == "bridging_audio" and record["options"]["steps"] == 1
-    (curve,) = [json.loads((finished / "distillation_audio" / "loss.json").read_text())]
+    curve = json.loads((finished / "distillation_audio" / "loss.json").read_text())
     assert {key for row in curve for key in row} >= {"image to audio", "text to audio"}
 
 
@@ -145,6 +145,7 @@ def test_a_model_of_images_and_texts_alone(tmp_path, capsys):
     model["image_encoder"] |= {"temporal": False}
     config = tmp_path / "two.json"
     steps = {stage: {"steps": 1, "warmup": 0} for stage in STAGES}
+    steps["distillation_image"] |= {"sources": ["text", "audio"]}
     config.write_text(json.dumps({"model": model, "training": steps}))
     assert main(command(data, config, tmp_path / "out")) == 0
     lines = [line for line in capsys.readouterr().out.splitlines() if line.endswith("the model has no such part.")]
@@ -154,6 +155,13 @@ def test_a_model_of_images_and_texts_alone(tmp_path, capsys):
     assert not left_out & {"bridging_image/image", "alignment/image-text", "distillation_image", "distillation_text"}
     codi = CoDi.load(pack(tmp_path / "out", tmp_path / "packed"))
     assert codi.generate_latents(codi.prompt("text", "thing"), ["image", "text"], steps=1)["image"].isfinite().all()
+    steps["distillation_image"] = {"steps": 1, "warmup": 0, "sources": ["audio"]}
+    steps["diffuser_text"] = {"steps": 2, "warmup": 0, "prompts": ["audio"]}
+    config.write_text(json.dumps({"model": model, "training": steps}))
+    assert main(command(data, config, tmp_path / "out", "distillation_image")) == 0
+    assert "distillation_image is left out" in capsys.readouterr().out
+    assert main(command(data, config, tmp_path / "out", "diffuser_text")) == 1
+    assert "The model has no encoder for prompts of audio: name others" in capsys.readouterr().err
 
 
 def test_broken_entries_are_left_out(data, config, tmp_path, capsys):
