@@ -11,9 +11,7 @@ from ..presets import emoji, mini, vd_mini
 
 Source = str | os.PathLike | Iterable[str | os.PathLike]
 
-SHIPPED = {"mini": mini.WEIGHTS, "emoji": emoji.WEIGHTS, "vd-mini": vd_mini.WEIGHTS}
-"""Folders of the shipped models' weights, by name."""
-
+SHIPPED = {"mini": mini, "emoji": emoji, "vd-mini": vd_mini}
 SUFFIXES = (".safetensors", ".sft", ".pth", ".pt", ".ckpt", ".bin")
 
 _SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d+)-of-(?P<count>\d+)")
@@ -42,7 +40,7 @@ def resolve(source: Source) -> list[Path]:
 
 def _files(source: str | os.PathLike) -> list[Path]:
     if source in SHIPPED:
-        folder = SHIPPED[source]
+        folder = SHIPPED[source].WEIGHTS
         files = _checkpoints(folder) if folder.is_dir() else []
         if not files:
             raise FileNotFoundError(f"The shipped model's weights are missing from {folder}: install the pack again.")

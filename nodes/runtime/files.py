@@ -27,7 +27,7 @@ def register_model_folder() -> None:
 def model_choices() -> list[str]:
     """Built-in models, then subfolders of ``models/codi`` with checkpoint files (ending in a slash), then files."""
     files = folder_paths.get_filename_list(FOLDER)
-    built_in = [name for name, model in _BUILT_IN.items() if any(SHIPPED[model].glob("*.safetensors"))]
+    built_in = [name for name, model in _BUILT_IN.items() if any(SHIPPED[model].WEIGHTS.glob("*.safetensors"))]
     return [*built_in, *sorted({_folder(file) for file in files} - {"./"}), *files]
 
 
