@@ -1,6 +1,6 @@
 """A picture of what the emoji model generates: image, audio and text together, for fixed prompts.
 
-    python benchmarks/gallery.py --out docs/emoji.webp [--model emoji]
+    python benchmarks/emoji_gallery.py --out docs/emoji.webp [--model emoji]
 
 The first prompt has seed 0, the second one seed 1, and so on. Each result is made once, with the model's own settings.
 Audio is drawn as a mel spectrogram, time to the right and pitch upwards.
