@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import math
 
 import numpy as np
-from scipy import fft
+import torch
+from scipy import fft, ndimage
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -18,10 +20,17 @@ _COLOUR_CELL = 4
 _SHAPE_WEIGHT, _COLOUR_WEIGHT = 2 / 15, 1 / 10
 _COEFFICIENTS = 24
 _WHITE, _FLAT = 0.97, 0.004
+_BLUR = 0.9  # of 64 pixels; about that of the small autoencoder
 _COLOUR_LEVELS = 6
 _EDGES = (0, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.3, 0.5, 2)  # of the gradient's length
 _DETAIL = (0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 12)  # of the Laplacian
 _WORD_TIMES, _WORD_COEFFICIENTS = 32, 13
+# Frames of 10 ms: from before the first onset on, and over which levels are averaged and compared.
+_NOTE_FRAMES, _BEFORE_NOTES, _NOTE_AVERAGE, _NOTE_STEP = 230, 6, 3, 2
+_VIBRATO = 5  # neighbouring bands
+_FIRST_ONSET = 0.4  # of the largest increase
+_LEVEL_WEIGHT = 0.15
+_QUIET = math.log(1e-3)
 _LOUD = 0.35  # of the range of levels, above which there is a word
 
 
@@ -86,6 +95,12 @@ def style_features(pixels: Tensor) -> np.ndarray:
     return np.concatenate([np.sqrt(shares), [drawn.mean(), flat]])
 
 
+def blurred(pixels: Tensor) -> Tensor:
+    """An image about as an autoencoder blurs it, ``[3, 64, 64]``; `pixels` as for `image_features`."""
+    small = F.interpolate(pixels[None].float(), (_SIDE, _SIDE), mode="bilinear", antialias=True)[0]
+    return torch.from_numpy(ndimage.gaussian_filter(small.cpu().numpy(), (0, _BLUR, _BLUR)))
+
+
 def word_features(waveform: Tensor) -> np.ndarray:
     """Mel-frequency cepstral coefficients at equal shares of the time in which there is sound, less their mean.
 
@@ -130,6 +145,33 @@ def timbre_features(waveform: Tensor) -> np.ndarray:
     loud = cepstrum[level >= np.quantile(level, 0.5), 1:]  # without the first one, which is the level
     change = np.abs(np.diff(cepstrum[:, : _COEFFICIENTS // 2], axis=0)).mean(0)
     return np.concatenate([loud.mean(0), loud.std(0), change])
+
+
+def note_features(waveform: Tensor) -> np.ndarray:
+    """How much sound begins, and the level, every 20 ms from shortly before the first onset on.
+
+    The first is the sum of the increases of log-mel bands above the largest of their neighbours, so that vibrato is no
+    onset (as in `audio_onsets`). Decoded audio flutters too much for single onsets to be counted.
+
+    Parameters
+    ----------
+    waveform : Tensor
+        As for `timbre_features`.
+
+    Returns
+    -------
+    array
+        ``[230]``.
+    """
+    bands = ndimage.uniform_filter1d(np.maximum(_log_mel(waveform), _QUIET), _NOTE_AVERAGE, axis=0)
+    before = ndimage.maximum_filter1d(bands, _VIBRATO, axis=1)[:-_NOTE_STEP]
+    begins = ndimage.gaussian_filter1d(np.maximum(bands[_NOTE_STEP:] - before, 0).sum(1), _NOTE_STEP)
+    level = bands[_NOTE_STEP:].mean(1) - bands.mean(1).min()
+    first = int(np.argmax(begins > _FIRST_ONSET * begins.max()))
+    begins, level = (
+        np.pad(values, (_BEFORE_NOTES, _NOTE_FRAMES))[first : first + _NOTE_FRAMES : 2] for values in (begins, level)
+    )
+    return np.concatenate([begins / (np.linalg.norm(begins) + 1e-9), _LEVEL_WEIGHT * level / (level.max() + 1e-9)])
 
 
 def _log_mel(waveform: Tensor) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Judges that compare with real files: concept and style of an image, spoken words, the instrument that plays.
+"""Judges that compare with real files: concept and style of an image, spoken words, instrument and number of notes.
 
 A judge knows the training rows of a dataset of `codi dataset emoji`. Its accuracy on the rows that are held out bounds
 what can be said of generated results by it.
@@ -7,20 +7,22 @@ what can be said of generated results by it.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 from torch import Tensor
 
-from .features import image_features, style_features, timbre_features, word_features
-from .manifest import read_file, rows_of
+from .features import blurred, image_features, note_features, style_features, timbre_features, word_features
+from .manifest import number_of_notes, read_file, rows_of
 
 Extract = Callable[[Tensor], np.ndarray]
 
 _SHRINKAGE = 0.3  # of the ridge regression, found on concepts that were left out
+_FOLDS = 10
 
 
 class Judge(Protocol):
@@ -88,21 +90,26 @@ class LinearJudge:
 
 @dataclass(frozen=True)
 class _Kind:
-    """What a judge learns from: the kinds of rows, the column of the files and that of the labels."""
+    """What a judge learns from: the kinds of rows, the column of the files, and the label of a row.
+
+    With `distort` it learns from a distorted copy of each file as well.
+    """
 
     rows: tuple[str, ...]
     file: str
-    label: str
+    label: Callable[[Mapping[str, str]], str]
     extract: Extract
     method: Callable[[np.ndarray, Sequence[str], Extract], Judge] = NearestJudge
+    distort: Callable[[Tensor], Tensor] | None = None
 
 
 _KINDS = {
-    "concept": _Kind(("image",), "image", "concept", image_features),
-    "style": _Kind(("image",), "image", "style", style_features, LinearJudge),
-    "word": _Kind(("speech",), "audio", "concept", word_features),
-    "instrument": _Kind(("instrument",), "audio", "concept", timbre_features),
-    "sound": _Kind(("speech", "instrument"), "audio", "kind", timbre_features),
+    "concept": _Kind(("image",), "image", itemgetter("concept"), image_features),
+    "style": _Kind(("image",), "image", itemgetter("style"), style_features, LinearJudge, blurred),
+    "word": _Kind(("speech",), "audio", itemgetter("concept"), word_features),
+    "instrument": _Kind(("instrument",), "audio", itemgetter("concept"), timbre_features),
+    "notes": _Kind(("instrument",), "audio", number_of_notes, note_features, LinearJudge),
+    "sound": _Kind(("speech", "instrument"), "audio", itemgetter("kind"), timbre_features),
 }
 JUDGES = tuple(_KINDS)
 """The names of the judges."""
@@ -113,9 +120,9 @@ def build_judge(dataset: str | os.PathLike, name: str) -> Judge:
 
     Parameters
     ----------
-    name : {"concept", "style", "word", "instrument", "sound"}
-        Concept and style of an image; of audio the spoken concept, the instrument, or whether it is "speech" or
-        "instrument".
+    name : {"concept", "style", "word", "instrument", "notes", "sound"}
+        Concept and style of an image; of audio the spoken concept, the instrument, the number of notes in words, or
+        whether it is "speech" or "instrument".
 
     Raises
     ------
@@ -123,26 +130,66 @@ def build_judge(dataset: str | os.PathLike, name: str) -> Judge:
         With a sentence, if the dataset has no such rows or cannot be read.
     """
     kind = _KINDS[name]
-    known = rows_of(Path(dataset), kind.rows, "train")
-    features = np.stack([kind.extract(read_file(Path(dataset), row, kind.file)) for row in known])
-    return kind.method(features, [row[kind.label] for row in known], kind.extract)
+    return _learn(kind, Path(dataset), rows_of(Path(dataset), kind.rows, "train"))
 
 
-def measure(dataset: str | os.PathLike, name: str) -> dict[str, float]:
+def measure(
+    dataset: str | os.PathLike, name: str, change: Callable[[Tensor], Tensor] | None = None
+) -> dict[str, float]:
     """Accuracy of a judge on the held-out rows of the dataset.
+
+    The style of an image is measured on the training rows too, those of a tenth of the concepts at a time, which the
+    judge does not know then: few images are held out.
+
+    Parameters
+    ----------
+    name : str
+        See `build_judge`.
+    change : callable, optional
+        Applied to each image or audio before it is judged: encoding and decoding, for example.
 
     Returns
     -------
     dict
         "top 1" and "top 5": shares of right answers; "labels" and "examples": how many there are; "chance".
     """
-    kind, judge = _KINDS[name], build_judge(dataset, name)
-    held_out = rows_of(Path(dataset), kind.rows, "test")
-    ranks = [(row[kind.label], judge.rank(read_file(Path(dataset), row, kind.file))) for row in held_out]
+    kind, folder = _KINDS[name], Path(dataset)
+    known, held_out = (rows_of(folder, kind.rows, split) for split in ("train", "test"))
+    judge = _learn(kind, folder, known)
+    answers = _answers(judge, kind, folder, held_out, change)
+    if name == "style":
+        concepts = sorted({row["concept"] for row in known})
+        for fold in (set(concepts[i::_FOLDS]) for i in range(_FOLDS)):
+            others = [row for row in known if row["concept"] not in fold]
+            unknown = [row for row in known if row["concept"] in fold]
+            if others and unknown:
+                answers += _answers(_learn(kind, folder, others), kind, folder, unknown, change)
     return {
-        "top 1": float(np.mean([ranked[0] == label for label, ranked in ranks])),
-        "top 5": float(np.mean([label in ranked for label, ranked in ranks])),
+        "top 1": float(np.mean([ranked[0] == label for label, ranked in answers])),
+        "top 5": float(np.mean([label in ranked for label, ranked in answers])),
         "labels": len(judge.labels),
-        "examples": len(ranks),
+        "examples": len(answers),
         "chance": 1 / len(judge.labels),
     }
+
+
+def _learn(kind: _Kind, dataset: Path, rows: Sequence[dict[str, str]]) -> Judge:
+    features, labels = [], []
+    for row in rows:
+        content = read_file(dataset, row, kind.file)
+        for one in (content,) if kind.distort is None else (content, kind.distort(content)):
+            features.append(kind.extract(one))
+            labels.append(kind.label(row))
+    return kind.method(np.stack(features), labels, kind.extract)
+
+
+def _answers(
+    judge: Judge,
+    kind: _Kind,
+    dataset: Path,
+    rows: Sequence[dict[str, str]],
+    change: Callable[[Tensor], Tensor] | None,
+) -> list[tuple[str, list[str]]]:
+    """The right label of each row, and the judge's ranking."""
+    contents = (read_file(dataset, row, kind.file) for row in rows)
+    return [(kind.label(row), judge.rank(change(c) if change else c)) for row, c in zip(rows, contents)]

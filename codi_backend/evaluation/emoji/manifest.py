@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from torch import Tensor
 
 from ...data.broken import Broken
+from ...data.emoji.captions import NUMBERS
 from ...data.manifest_rows import read_rows
 from ...media.read import read_audio, read_image
 
@@ -24,6 +25,11 @@ def rows_of(dataset: Path, kinds: Sequence[str], split: str) -> list[dict[str, s
             f"{dataset} has no rows of the kind {' or '.join(kinds)} for {split}: make them with codi dataset emoji."
         )
     return found
+
+
+def number_of_notes(row: Mapping[str, str]) -> str | None:
+    """How many notes the caption of a row states, such as "two"."""
+    return next((word for word in row["text"].split() if word in NUMBERS), None)
 
 
 def read_file(dataset: Path, row: dict[str, str], column: str) -> Tensor:

@@ -12,11 +12,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from ...data.emoji.captions import NUMBERS
 from ...data.world import SAMPLE_RATE
 from ...models.autoencoders import resample
 from ...pipeline import CoDi
-from ..onsets import audio_onsets
 from ..prompts import Empty
 from ..runs import Run, generate
 from .judges import JUDGES, build_judge
@@ -103,10 +101,9 @@ class EmojiJudges:
         return self._of_audio(wave)
 
     def _of_audio(self, wave: Tensor) -> dict[str, Any]:
-        word, instrument, sound = (self._judges[key].rank(wave)[0] for key in ("word", "instrument", "sound"))
-        concept = word if sound == "speech" else self._shows.get(instrument)
-        notes = len(audio_onsets(wave, SAMPLE_RATE))
-        return {"sound": sound, "word": word, "instrument": instrument, "notes": notes, "concept": concept}
+        labels = {key: self._judges[key].rank(wave)[0] for key in ("sound", "word", "instrument", "notes")}
+        spoken = labels["sound"] == "speech"
+        return labels | {"concept": labels["word"] if spoken else self._shows.get(labels["instrument"])}
 
 
 def instrument_of(row: Mapping[str, Any]) -> str:
@@ -122,11 +119,6 @@ def first_concept(text: str, concepts: list[str]) -> str | None:
         if match := re.search(rf"\b{re.escape(concept.lower())}\b", lower):
             found.append((match.start(), -len(concept), concept))
     return min(found)[2] if found else None
-
-
-def number_of_notes(caption: str) -> int | None:
-    """How many notes a caption states."""
-    return next((NUMBERS.index(word) for word in caption.split() if word in NUMBERS), None)
 
 
 def generate_and_judge(

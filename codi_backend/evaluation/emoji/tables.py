@@ -7,12 +7,10 @@ from typing import Any
 
 from ..figures import Figure, share
 from ..tables import Table
-from .runs import JOINT, number_of_notes
+from .manifest import number_of_notes
+from .runs import JOINT
 
 _Records = Mapping[str, Sequence[Mapping[str, Any]]]
-
-# Instruments that begin a note gradually: the onsets of their real files are counted right in half of the cases.
-GRADUAL = ("violin", "accordion", "flute", "horn")
 
 _IMAGES = {
     "text → image": ("text_to_image", {"concept": 0.80, "style": 0.90}),
@@ -63,9 +61,8 @@ def make_tables(records: _Records) -> list[Table]:
         Table(
             "instruments",
             "Instruments",
-            "The share of results with the instrument and the number of notes of the caption. Notes: without "
-            f"{', '.join(GRADUAL)}, whose notes the judge does not count reliably. Unseen performances are "
-            "combinations of number of notes, tempo, direction and register that training never had.",
+            "The share of results with the instrument and the number of notes of the caption. Unseen "
+            "performances are combinations of number of notes, tempo, direction and register that training never had.",
             ("instrument", "notes"),
             tuple(_instruments(records)),
         ),
@@ -111,8 +108,7 @@ def _instruments(records: _Records) -> list[Figure]:
         right = [r["audio"]["sound"] == "instrument" and r["audio"]["instrument"] == r["row"]["plays"] for r in made]
         figures += share(row, "instrument", right, target=targets.get("instrument"))
         if row.startswith("text"):
-            counted = [r for r in made if r["row"]["plays"] not in GRADUAL]
-            notes = [r["audio"]["notes"] == number_of_notes(r["row"]["text"]) for r in counted]
+            notes = [r["audio"]["notes"] == number_of_notes(r["row"]) for r in made]
             figures += share(row, "notes", notes, target=targets.get("notes"))
     return figures
 

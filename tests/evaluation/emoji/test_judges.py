@@ -5,6 +5,7 @@ import torch
 from emoji_dataset import COLOURS, HARMONICS, STYLES, WORDS, picture, tone, word, write_dataset
 
 from codi_backend.evaluation.emoji import JUDGES, build_judge, measure
+from codi_backend.evaluation.emoji.features import blurred
 from codi_backend.media.read import read_image
 
 
@@ -30,12 +31,21 @@ def test_instruments_at_any_level(dataset, level):
         assert judge.rank(level * torch.from_numpy(tone(harmonics, 315))[None])[0] == name
 
 
+@pytest.mark.parametrize(("notes", "number"), [(1, "one"), (2, "two"), (3, "three")])
+def test_notes_at_any_time_and_level(dataset, notes, number):
+    judge = build_judge(dataset, "notes")
+    for harmonics in HARMONICS.values():
+        wave = torch.from_numpy(tone(harmonics, 340, notes))[None]
+        assert judge.rank(wave)[0] == judge.rank(0.05 * wave.roll(2400, 1))[0] == number
+
+
 @pytest.mark.parametrize("style", STYLES)
 def test_styles_of_any_concept(dataset, style):
     judge = build_judge(dataset, "style")
     for colour in (*COLOURS.values(), (120, 60, 160)):
         pixels = torch.from_numpy(picture(colour, 96, 30, 40, style)).permute(2, 0, 1) / 255
-        assert judge.rank(pixels) == [style, *(other for other in STYLES if other != style)]
+        for image in (pixels, blurred(pixels)):
+            assert judge.rank(image) == [style, *(other for other in STYLES if other != style)]
 
 
 @pytest.mark.parametrize("tempo", [0.8, 1.3])
@@ -54,11 +64,18 @@ def test_kinds_of_sound(dataset):
 
 
 def test_accuracy(dataset):
-    labels = {"concept": 4, "style": 2, "word": 4, "instrument": 3, "sound": 2}
-    examples = {"concept": 8, "style": 8, "word": 4, "instrument": 3, "sound": 7}
+    labels = {"concept": 4, "style": 2, "word": 4, "instrument": 3, "notes": 3, "sound": 2}
+    examples = {"concept": 8, "style": 8 + 24, "word": 4, "instrument": 3, "notes": 3, "sound": 7}
     for name in JUDGES:
-        expected = {"top 1": 1, "top 5": 1, "labels": labels[name], "examples": examples[name]}
-        assert measure(dataset, name) == {**expected, "chance": 1 / labels[name]}
+        expected = {"top 5": 1, "labels": labels[name], "examples": examples[name], "chance": 1 / labels[name]}
+        top = 31 / 32 if name == "style" else 1  # of concepts that it does not know
+        assert measure(dataset, name) == {"top 1": top, **expected}
+
+
+def test_accuracy_on_changed_contents(dataset):
+    assert measure(dataset, "notes", torch.zeros_like)["top 1"] < measure(dataset, "notes", lambda x: x / 2)["top 1"]
+    black = measure(dataset, "style", torch.zeros_like)
+    assert black["top 1"] == 1 / 2 and black["examples"] == 8 + 24
 
 
 def test_accuracy_of_wrong_labels(dataset, tmp_path):
