@@ -31,6 +31,7 @@ RESULTS = {
     "Text to image, video, sound and text": {"image": 1, "video": 1, "audio": 1, "text": 1},
     "Text to image": {"image": 1},
     JOINT: {"image": 1, "audio": 1},
+    "Text to drawing and sound": {"image": 1, "audio": 1},
     "Variations of a text": {"text": 4},
     "Mix of two images and a text": {"image": 4},
     "Versatile Diffusion, text and image together": {"image": 4},
