@@ -2,7 +2,7 @@
 
 codi dataset emoji --out data/emoji && python benchmarks/emoji_judges.py data/emoji
 
-With `--model emoji` also on what the model's autoencoders make of these files: no result of the model can be better.
+With `--model emoji` also on what the model's autoencoders make of these files, which generated results go through, too.
 """
 
 from __future__ import annotations
