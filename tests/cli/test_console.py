@@ -54,8 +54,22 @@ def test_ctrl_c(tmp_path, checkpoint):
         shown += ran.stderr.read(1)
     ran.send_signal(signal.SIGINT)
     printed, err = ran.communicate(timeout=120)
-    assert ran.returncode == 130 and printed == b"" and not out.exists()
-    assert b"Traceback" not in err and err.endswith(b"codi: interrupted\n")
+    assert (ran.returncode, printed) == (130, b""), err.decode()
+    assert not out.exists() and b"Traceback" not in err and err.endswith(b"codi: interrupted\n")
+
+
+def test_an_error_in_place_of_an_interruption(monkeypatch, capsys, tmp_path):
+    """As C code raises it, for example while it imports a module."""
+
+    def fail(*_):
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt as interruption:
+            raise SystemError("returned a result with an exception set") from interruption
+
+    monkeypatch.setattr("codi_backend.data.preview.write_preview", fail)
+    assert main(["dataset", "preview", "--out", str(tmp_path / "p")]) == 130
+    assert capsys.readouterr().err == "codi: interrupted\n"
 
 
 @pytest.mark.parametrize(
