@@ -92,7 +92,8 @@ class LinearJudge:
 class _Kind:
     """What a judge learns from: the kinds of rows, the column of the files, and the label of a row.
 
-    With `distort` it learns from a distorted copy of each file as well.
+    With `distort` it learns from a distorted copy of each file as well. With `any_concept` its labels do not depend on
+    the concept, so that it can be measured on concepts that it does not know.
     """
 
     rows: tuple[str, ...]
@@ -101,11 +102,12 @@ class _Kind:
     extract: Extract
     method: Callable[[np.ndarray, Sequence[str], Extract], Judge] = NearestJudge
     distort: Callable[[Tensor], Tensor] | None = None
+    any_concept: bool = False
 
 
 _KINDS = {
     "concept": _Kind(("image",), "image", itemgetter("concept"), image_features),
-    "style": _Kind(("image",), "image", itemgetter("style"), style_features, LinearJudge, blurred),
+    "style": _Kind(("image",), "image", itemgetter("style"), style_features, LinearJudge, blurred, True),
     "word": _Kind(("speech",), "audio", itemgetter("concept"), word_features),
     "instrument": _Kind(("instrument",), "audio", itemgetter("concept"), timbre_features),
     "notes": _Kind(("instrument",), "audio", number_of_notes, note_features, LinearJudge),
@@ -157,7 +159,7 @@ def measure(
     known, held_out = (rows_of(folder, kind.rows, split) for split in ("train", "test"))
     judge = _learn(kind, folder, known)
     answers = _answers(judge, kind, folder, held_out, change)
-    if name == "style":
+    if kind.any_concept:
         concepts = sorted({row["concept"] for row in known})
         for fold in (set(concepts[i::_FOLDS]) for i in range(_FOLDS)):
             others = [row for row in known if row["concept"] not in fold]

@@ -120,6 +120,11 @@ def test_agreement(tables):
     assert tables["joint"]["style alone", "style of the image"]["value"] == 1
 
 
+def test_notes_of_all_instruments_are_counted(tables):
+    for row in ("text → instrument", "text → instrument, unseen performances"):
+        assert tables["instruments"][row, "notes"]["n"] == tables["instruments"][row, "instrument"]["n"] == SAMPLES
+
+
 class Wrong(Oracle):
     def _make(self, name, concept, *others):
         return super()._make(name, (concept + 1) % 4, 0, -1, -1)
