@@ -37,15 +37,6 @@ def error_message(error: Exception) -> str | None:
     return None
 
 
-def is_interruption(error: BaseException | None) -> bool:
-    """Whether Ctrl-C led to the error: a library's C code may raise an error of its own in its place."""
-    while error is not None:
-        if isinstance(error, KeyboardInterrupt):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
-
-
 def any_encoding() -> None:
     """Escape characters on stdout and stderr that the terminal's encoding does not have."""
     for stream in (sys.stdout, sys.stderr):

@@ -26,13 +26,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             status = options.run(options) or 0
         sys.stdout.flush()
         return status
+    except KeyboardInterrupt:
+        console.print_line("interrupted")
+        return 130
     except BrokenPipeError:
         console.drop_output()
         return 141  # 128 + SIGPIPE, as the shell reports it
-    except (KeyboardInterrupt, Exception) as error:
-        if console.is_interruption(error):
-            console.print_line("interrupted")
-            return 130
+    except Exception as error:
         message = console.error_message(error)
         if message is None:
             raise
