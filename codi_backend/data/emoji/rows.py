@@ -14,6 +14,7 @@ from .splits import choose, held_out_style, share
 from .styles import STYLES, THREE_D, Style
 
 _SAMPLES = 0.1  # held out
+_VOICES_AN_IMAGE = 3  # so that there are about as many pairs with speech as with instruments
 _SOUNDFONT, _SAMPLE_PACKAGE = "fluid-soundfont-gm", "supersonic-scsynth-samples"
 
 
@@ -85,7 +86,7 @@ def rows(there: Inventory) -> Iterator[Row]:
     """All rows, in a fixed order.
 
     A concept in a style, an animation, a spoken name, a performance and a sample each have a row. Further rows join the
-    image, and the animation where there is one, with a voice that speaks the name, or with what the instrument plays.
+    image, and the animation where there is one, with voices that speak the name, or with what the instrument plays.
     """
     for concept in there.concepts:
         yield from _seen(there, concept)
@@ -118,8 +119,8 @@ def _spoken(there: Inventory, concept: Concept) -> Iterator[Row]:
         parts = _parts(there, concept, style)
         # Pairs for testing are new in both parts.
         voices = [voice for voice in able if (voice.name in HELD_OUT) == (parts["split"] == "test")]
-        if voices:
-            voice = choose(voices, "voice", concept.key, style.name)
+        voices.sort(key=lambda voice: share("voice", concept.key, style.name, voice.name))
+        for voice in voices[:_VOICES_AN_IMAGE]:
             text = f"{_look(concept, style, parts)}, and {speech_caption(concept, voice.words)}"
             joined = parts | {"audio": speech_path(voice, concept.key), "voice": voice.name}
             joined |= {

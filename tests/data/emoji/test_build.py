@@ -4,6 +4,7 @@ import csv
 import hashlib
 import json
 import shutil
+from collections import defaultdict
 
 import emoji_packages
 import numpy as np
@@ -112,6 +113,15 @@ def test_splits(made):
         if row["kind"] == "image+speech":
             pair = next(r for r in rows if r["kind"] == "image" and r["image"] == row["image"])
             assert row["split"] == pair["split"] and (row["voice"] in HELD_OUT) == (row["split"] == "test")
+
+
+def test_an_image_has_several_voices(made):
+    voices = defaultdict(list)
+    for row in rows_of(made):
+        if row["kind"] == "image+speech":
+            voices[row["image"], row["split"]].append(row["voice"])
+    assert all(len(set(names)) == len(names) == (2 if split == "test" else 3) for (_, split), names in voices.items())
+    assert len({tuple(names) for (_, split), names in voices.items() if split == "train"}) > 1
 
 
 def test_licences(made):
