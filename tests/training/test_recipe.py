@@ -66,6 +66,11 @@ def test_the_recipe_has_at_most_18_rows_and_no_rounds():
     assert not any(character.isdigit() for stage in RECIPE for name in phases(stage) for character in name)
 
 
+def test_a_source_that_is_named_twice_has_two_turns():
+    phase = RECIPE["distillation_audio"].changed({"sources": ["image", "image", "text"]}).of(FOUR)
+    assert (phase.streams, *phase.other_pairs) == (("audio", "image"), ("audio", "image"), ("audio", "text"))
+
+
 def test_every_part_of_the_model_is_trained(finished):
     out, after, _ = finished
     assert after[STAGES[-1]].keys() == CoDi(FOUR).parts().keys()
